@@ -1,0 +1,360 @@
+"""The walk: which resolutions a model works at, in which order, with how many layers.
+
+A walk is written ``N@S[:attention]`` per run of layers: ``"2@1 8@4 2@1"`` is two layers on the tokens, eight on units
+of four tokens, two on the tokens again. Moving to a larger stride pools, to a smaller one expands and adds; a move
+passes through every level between. This module knows text, dataclasses and JSON; it does not know torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
+from typing import Any
+
+from foveate.errors import FoveateError
+
+POOLINGS = ("mean", "linear", "attention")
+EXPANDINGS = ("repeat", "linear", "attention")
+TAILS = ("keep", "log")
+MAX_STRIDE = 65_536
+MAX_LAYERS = 10_000
+MAX_WIDTH = 1_048_576
+MAX_REACH = 1 << 30  # the largest window, block or group count in units
+
+EXAMPLE = "a walk looks like '2@1 8@4 2@1': layers@stride, starting and ending at stride 1"
+
+
+def _check_count(owner: str, name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise FoveateError(f"{owner}: {name} is {value!r}; it must be a whole number from {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """How the layers of a run look back, in units of the run's level.
+
+    ``full`` sees every earlier unit, ``window`` the last ``window`` units, itself included. ``fovea`` sees its own
+    block of ``block`` units and the one before it sharply, then ``groups`` groups at each of ``scales`` (units per
+    group); the last scale keeps all its groups (``tail="keep"``) or goes on growing coarser (``tail="log"``).
+    """
+
+    kind: str = "full"
+    window: int | None = None
+    block: int = 64
+    groups: int = 16
+    scales: tuple[int, ...] = (4, 16, 64)
+    tail: str = "keep"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("full", "window", "fovea"):
+            raise FoveateError(f"attention: kind is {self.kind!r}; write full, windowN or fovea")
+        if self.kind == "window":
+            _check_count("attention", "window", self.window, 1, MAX_REACH)
+        elif self.window is not None:
+            raise FoveateError(f"attention: {self.kind} takes no window, got {self.window!r}")
+        object.__setattr__(self, "scales", tuple(self.scales))
+        _check_count("fovea", "block", self.block, 1, MAX_REACH)
+        _check_count("fovea", "groups", self.groups, 1, MAX_REACH)
+        if self.tail not in TAILS:
+            raise FoveateError(f"fovea: tail is {self.tail!r}; write tail=keep or tail=log")
+        if not self.scales:
+            raise FoveateError("fovea: scales is empty; write for example scales=4/16/64")
+        for scale in self.scales:
+            _check_count("fovea", "scale", scale, 2, MAX_STRIDE)
+        for fine, coarse in pairwise((*self.scales[:1], *self.scales)):
+            if coarse % fine or (coarse == fine and fine != self.scales[0]):
+                raise FoveateError(f"fovea: scale {coarse} must be a multiple of the scale {fine} before it")
+        if len(set(self.scales)) != len(self.scales):
+            raise FoveateError(f"fovea: scales {self.scales} repeat; each must be larger than the one before")
+        if self.kind == "fovea" and self.block % self.scales[0]:
+            raise FoveateError(
+                f"fovea: block {self.block} must be a multiple of the finest scale {self.scales[0]}, "
+                f"so that groups are whole when they leave it"
+            )
+
+    def __str__(self) -> str:
+        if self.kind != "fovea":
+            return self.kind if self.window is None else f"window{self.window}"
+        default = Attention(kind="fovea")
+        text = "fovea" if self.block == default.block else f"fovea{self.block}"
+        if self.groups != default.groups:
+            text += f",groups={self.groups}"
+        if self.scales != default.scales:
+            text += ",scales=" + "/".join(map(str, self.scales))
+        return text if self.tail == default.tail else f"{text},tail={self.tail}"
+
+    @classmethod
+    def parse(cls, text: str) -> Attention:
+        """Read ``full``, ``windowN`` or ``fovea[W][,groups=G][,scales=4/16/64][,tail=keep|log]``."""
+        if text == "full":
+            return cls()
+        if match := re.fullmatch(r"window([0-9]{1,10})", text):
+            return cls(kind="window", window=int(match[1]))
+        head, *options = text.split(",")
+        if not (match := re.fullmatch(r"fovea([0-9]{0,10})", head)):
+            raise FoveateError(f"attention {text!r} is unknown; write full, window128, fovea or fovea64,groups=16")
+        chosen: dict[str, Any] = {"block": int(match[1])} if match[1] else {}
+        for option in options:
+            name, _, value = option.partition("=")
+            if name == "groups" and re.fullmatch("[0-9]{1,10}", value):
+                chosen["groups"] = int(value)
+            elif name == "scales" and re.fullmatch("[0-9]{1,10}(/[0-9]{1,10})*", value):
+                chosen["scales"] = tuple(map(int, value.split("/")))
+            elif name == "tail" and value in TAILS:
+                chosen["tail"] = value
+            else:
+                raise FoveateError(
+                    f"fovea option {option!r} is unknown; write groups=16, scales=4/16/64, tail=keep or tail=log"
+                )
+        return cls(kind="fovea", **chosen)
+
+
+FULL = Attention()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A resolution: ``stride`` tokens per unit, and the shape of the layers that work there."""
+
+    stride: int
+    width: int
+    heads: int
+    kv_heads: int
+    feed_forward: int
+
+    def __post_init__(self) -> None:
+        owner = f"level {self.stride}"
+        _check_count(owner, "stride", self.stride, 1, MAX_STRIDE)
+        _check_count(owner, "width", self.width, 1, MAX_WIDTH)
+        _check_count(owner, "heads", self.heads, 1, self.width)
+        _check_count(owner, "kv_heads", self.kv_heads, 1, self.heads)
+        _check_count(owner, "feed_forward", self.feed_forward, 1, 16 * MAX_WIDTH)
+        if self.width % self.heads or self.head_dim % 2:
+            raise FoveateError(
+                f"{owner}: width {self.width} over {self.heads} heads must give an even whole number per head"
+            )
+        if self.heads % self.kv_heads:
+            raise FoveateError(f"{owner}: heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """``layers`` transformer layers on the level of ``stride``."""
+
+    stride: int
+    layers: int
+    attention: Attention = FULL
+
+    def __post_init__(self) -> None:
+        _check_count("run", "stride", self.stride, 1, MAX_STRIDE)
+        _check_count("run", "layers", self.layers, 0, MAX_LAYERS)
+
+    def __str__(self) -> str:
+        text = f"{self.layers}@{self.stride}"
+        return text if self.attention == FULL else f"{text}:{self.attention}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """The new complete groups of the level ``source`` become units of the coarser level ``stride``."""
+
+    source: int
+    stride: int
+
+    @property
+    def factor(self) -> int:
+        """Source units per unit."""
+        return self.stride // self.source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expand:
+    """The newest complete unit of the coarser level ``source`` is added to the stream of the level ``stride``."""
+
+    source: int
+    stride: int
+
+    @property
+    def factor(self) -> int:
+        """Positions of this level per source unit."""
+        return self.source // self.stride
+
+
+Step = Run | Pool | Expand
+
+
+def _read_run(word: str) -> Run:
+    match = re.fullmatch(r"([0-9]{1,10})@([0-9]{1,10})(?::(.+))?", word)
+    if not match:
+        raise FoveateError(f"walk: cannot read {word!r}; {EXAMPLE}")
+    layers, stride = int(match[1]), int(match[2])
+    if not 1 <= stride <= MAX_STRIDE:
+        raise FoveateError(f"walk: stride {stride} in {word!r} must be from 1 to {MAX_STRIDE}; stride 1 is the tokens")
+    return Run(stride=stride, layers=layers, attention=Attention.parse(match[3]) if match[3] else FULL)
+
+
+def parse_walk(text: str) -> tuple[Run, ...]:
+    """The runs of a walk, checked: strides divide one another, first and last are 1.
+
+    Raises:
+        FoveateError: names the word that is wrong and what to write instead.
+    """
+    if not isinstance(text, str) or not text.split():
+        raise FoveateError(f"walk is empty; {EXAMPLE}")
+    runs = tuple(_read_run(word) for word in text.split())
+    _check_runs(runs)
+    return runs
+
+
+def _check_runs(runs: tuple[Run, ...]) -> None:
+    walk = " ".join(map(str, runs))
+    strides = sorted({run.stride for run in runs})
+    for fine, coarse in pairwise(strides):
+        if coarse % fine:
+            raise FoveateError(
+                f"walk '{walk}': stride {coarse} is not a multiple of stride {fine}; use strides that divide one "
+                f"another, such as 1, {fine} and {fine * max(2, round(coarse / fine))}"
+            )
+    if not runs or runs[0].stride != 1 or runs[-1].stride != 1:
+        raise FoveateError(
+            f"walk '{walk}' must start and end at stride 1, where tokens are read and predicted; "
+            f"add '0@1' at the end that lacks it, as in '0@1 14@16 8@4 8@1'"
+        )
+    layers = sum(run.layers for run in runs)
+    if not 1 <= layers <= MAX_LAYERS:
+        raise FoveateError(f"walk '{walk}' has {layers} layers; it needs from 1 to {MAX_LAYERS}")
+
+
+def default_feed_forward(width: int) -> int:
+    """SwiGLU's usual 8/3 of the width, rounded up to a multiple of 32."""
+    return -(-8 * width // 96) * 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarchySpec:
+    """A whole architecture but for the vocabulary: the runs of its walk and the levels they work on.
+
+    ``str(spec)`` is the walk, ``to_json`` and ``from_json`` carry everything.
+    """
+
+    runs: tuple[Run, ...]
+    levels: tuple[Level, ...]
+    pooling: str = "linear"
+    expanding: str = "linear"
+    steps: tuple[Step, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_runs(self.runs)
+        if self.pooling not in POOLINGS:
+            raise FoveateError(f"pooling is {self.pooling!r}; choose one of {', '.join(POOLINGS)}")
+        if self.expanding not in EXPANDINGS:
+            raise FoveateError(f"expanding is {self.expanding!r}; choose one of {', '.join(EXPANDINGS)}")
+        named = sorted({run.stride for run in self.runs})
+        given = [level.stride for level in self.levels]
+        if given != named:
+            raise FoveateError(f"levels are given for strides {given}, but the walk '{self}' has strides {named}")
+        object.__setattr__(self, "steps", self._moves())
+
+    def _moves(self) -> tuple[Step, ...]:
+        strides = self.strides
+        steps: list[Step] = []
+        here = 0
+        for run in self.runs:
+            there = strides.index(run.stride)
+            while here < there:
+                steps.append(Pool(source=strides[here], stride=strides[here + 1]))
+                here += 1
+            while here > there:
+                steps.append(Expand(source=strides[here], stride=strides[here - 1]))
+                here -= 1
+            steps.append(run)
+        return tuple(steps)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return tuple(level.stride for level in self.levels)
+
+    @property
+    def n_layers(self) -> int:
+        return sum(run.layers for run in self.runs)
+
+    def level(self, stride: int) -> Level:
+        return self.levels[self.strides.index(stride)]
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.runs))
+
+    @classmethod
+    def parse(
+        cls,
+        walk: str,
+        *,
+        width: int = 256,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        feed_forward: int | None = None,
+        levels: Mapping[int | str, Mapping[str, int]] | None = None,
+        pooling: str = "linear",
+        expanding: str = "linear",
+    ) -> HierarchySpec:
+        """A spec from a walk's text, one shape for all levels, and ``levels[stride]`` overriding it where given.
+
+        ``kv_heads`` defaults to ``heads``, ``feed_forward`` to 8/3 of the width rounded up to a multiple of 32.
+        """
+        runs = parse_walk(walk)
+        strides = sorted({run.stride for run in runs})
+        own = _read_level_shapes(levels or {}, strides)
+        made = []
+        for stride in strides:
+            shape = {"width": width, "heads": heads, "kv_heads": kv_heads, "feed_forward": feed_forward}
+            given = own.get(stride, {})
+            # a level of its own width or heads takes its own defaults for what depends on them
+            if "width" in given:
+                shape["feed_forward"] = None
+            if "heads" in given:
+                shape["kv_heads"] = None
+            shape |= given
+            _check_count(f"level {stride}", "width", shape["width"], 1, MAX_WIDTH)
+            shape["kv_heads"] = shape["kv_heads"] if shape["kv_heads"] is not None else shape["heads"]
+            if shape["feed_forward"] is None:
+                shape["feed_forward"] = default_feed_forward(shape["width"])  # type: ignore[arg-type]
+            made.append(Level(stride=stride, **shape))  # type: ignore[arg-type]
+        return cls(runs=runs, levels=tuple(made), pooling=pooling, expanding=expanding)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` turns back into an equal spec."""
+        return {
+            "walk": str(self),
+            "levels": [asdict(level) for level in self.levels],
+            "pooling": self.pooling,
+            "expanding": self.expanding,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> HierarchySpec:
+        try:
+            levels = tuple(Level(**level) for level in data["levels"])
+            runs = parse_walk(data["walk"])
+            return cls(runs=runs, levels=levels, pooling=data["pooling"], expanding=data["expanding"])
+        except (KeyError, TypeError) as error:
+            raise FoveateError(f"this is not a hierarchy spec: {error}; it needs walk, levels, pooling and expanding") from None
+
+
+def _read_level_shapes(levels: Mapping[int | str, Mapping[str, int]], strides: list[int]) -> dict[int, dict[str, int]]:
+    names = {f.name for f in fields(Level)} - {"stride"}
+    read: dict[int, dict[str, int]] = {}
+    if not isinstance(levels, Mapping):
+        raise FoveateError(f"levels is {levels!r}; write a mapping such as {{4: {{'width': 512}}}}")
+    for key, shape in levels.items():
+        if not str(key).isascii() or not str(key).isdigit() or int(key) not in strides:
+            raise FoveateError(f"levels names stride {key!r}, which the walk does not have; its strides are {strides}")
+        if not isinstance(shape, Mapping) or not set(shape) <= names:
+            raise FoveateError(f"levels[{key}] is {shape!r}; it takes {', '.join(sorted(names))}")
+        read[int(key)] = dict(shape)
+    return read
