@@ -343,7 +343,9 @@ class HierarchySpec:
             runs = parse_walk(data["walk"])
             return cls(runs=runs, levels=levels, pooling=data["pooling"], expanding=data["expanding"])
         except (KeyError, TypeError) as error:
-            raise FoveateError(f"this is not a hierarchy spec: {error}; it needs walk, levels, pooling and expanding") from None
+            raise FoveateError(
+                f"this is not a hierarchy spec: {error}; it needs walk, levels, pooling and expanding"
+            ) from None
 
 
 def _read_level_shapes(levels: Mapping[int | str, Mapping[str, int]], strides: list[int]) -> dict[int, dict[str, int]]:

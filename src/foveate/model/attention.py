@@ -1,0 +1,144 @@
+"""How the layers of a run look back: full and window attention, with or without a tape.
+
+A view is made once per run and call (``prepare``: which keys, under which mask) and used by every layer of the run.
+
+Shape legend: R rows, S new units, L keys, H heads, K key-value heads, d head width, W window, n blocks of W units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from foveate.model.clock import Span
+from foveate.model.cache import Tape
+
+
+def attend(
+    q_RSHd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, *, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Scaled dot-product attention with grouped queries, [R, S, H, d]."""
+    R, S, H, d = q_RSHd.shape
+    K = k_RKLd.shape[1]
+    if S == 1 and H != K:  # the queries of a group share their keys: to the kernel they are one head with H/K queries
+        mask = mask if mask is None or mask.dim() == 2 else mask.expand(-1, -1, H // K, -1)
+        q_RKGd = q_RSHd.view(R, K, H // K, d)
+        return scaled_dot_product_attention(q_RKGd, k_RKLd, v_RKLd, attn_mask=mask).reshape(R, 1, H, d)
+    out_RHSd = scaled_dot_product_attention(
+        q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, attn_mask=mask, is_causal=causal and S > 1, enable_gqa=H != K
+    )
+    return out_RHSd.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the layers of a run share in one call."""
+
+    span: Span
+    tape: Tape | None
+    mask: Tensor | None = None  # True where a key may be seen
+
+
+class FullAttention(nn.Module):
+    """Every unit sees itself and all units before it."""
+
+    keep: int | None = None
+
+    def prepare(self, span: Span, tape: Tape | None, device: torch.device) -> View:
+        if tape is None or span.fresh or (span.even and span.size == 1):
+            return View(span, tape)
+        positions = span.positions(device)
+        mask = torch.arange(span.longest, device=device) <= positions[..., None]
+        return View(span, tape, mask if span.even else mask[:, None])
+
+    def forward(self, q_RSHd: Tensor, k_RSKd: Tensor, v_RSKd: Tensor, view: View, layer: int) -> Tensor:
+        span, tape = view.span, view.tape
+        if tape is not None:
+            tape.write(layer, span, k_RSKd, v_RSKd)
+        if tape is None or span.fresh:
+            return attend(q_RSHd, k_RSKd.transpose(1, 2), v_RSKd.transpose(1, 2), causal=True)
+        k_RKLd, v_RKLd = tape.read(layer, span, span.longest)
+        return attend(q_RSHd, k_RKLd, v_RKLd, mask=view.mask)
+
+
+class WindowAttention(nn.Module):
+    """Every unit sees the last ``window`` units, itself included. The tape is a ring of as many slots.
+
+    More units than a window at once are cut into blocks of one window each: a block sees itself and the one before
+    it, so the work is linear in their number.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.keep = window
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
+
+    def prepare(self, span: Span, tape: Tape | None, device: torch.device) -> View:
+        W, S = self.window, span.size
+        if tape is None or (span.fresh and S <= W):
+            mask = None
+        elif S == 1:
+            mask = self._slots_in_window(span, tape, device)
+        else:
+            # column j of row i's keys lies at distance i + W - j; before the row's first unit there is nothing
+            rows, columns = torch.arange(min(S, W), device=device), torch.arange(W + min(S, W), device=device)
+            mask = (columns > rows[:, None]) & (columns <= rows[:, None] + W)
+            if span.even:
+                mask = mask & (columns >= W - cast(int, span.start))
+            else:
+                mask = mask & (columns >= W - span.starts(device))[:, None, None]
+        return View(span, tape, mask)
+
+    def _slots_in_window(self, span: Span, tape: Tape, device: torch.device) -> Tensor | None:
+        if span.even and tape.ring == self.window:
+            return None  # every slot that was ever written
+        positions = tape.slot_positions(span, device)
+        newest = span.positions(device)
+        mask = (positions >= 0) & (positions > newest - self.window)
+        return mask[None] if span.even else mask[:, None, None]
+
+    def forward(self, q_RSHd: Tensor, k_RSKd: Tensor, v_RSKd: Tensor, view: View, layer: int) -> Tensor:
+        span, tape, W = view.span, view.tape, self.window
+        if span.size == 1 and tape is not None:
+            tape.write(layer, span, k_RSKd, v_RSKd)
+            slots = min(tape.capacity, span.longest) if view.mask is None else tape.capacity
+            return attend(q_RSHd, *tape.read(layer, span, slots), mask=view.mask)
+        past = None
+        if tape is not None and not span.fresh:
+            past = tuple(part.transpose(1, 2) for part in tape.recent(layer, span, W))
+        out = self._blocked(q_RSHd, k_RSKd, v_RSKd, past, view.mask)
+        if tape is not None:  # only now: the ring's slots are also the past just attended to
+            tape.write(layer, span, k_RSKd, v_RSKd)
+        return out
+
+    def _blocked(
+        self, q_RSHd: Tensor, k_RSKd: Tensor, v_RSKd: Tensor, past: tuple[Tensor, ...] | None, mask: Tensor | None
+    ) -> Tensor:
+        S, W = q_RSHd.shape[1], self.window
+        first = [part[:, :W] for part in (q_RSHd, k_RSKd, v_RSKd)]
+        if past is None:
+            head = attend(first[0], first[1].transpose(1, 2), first[2].transpose(1, 2), causal=True)
+        else:
+            keys, values = (torch.cat(pair, 1).transpose(1, 2) for pair in zip(past, first[1:], strict=True))
+            head = attend(first[0], keys, values, mask=mask)
+        if S <= W:
+            return head
+        n = -(-S // W)
+        q_RnWHd, k_RnWKd, v_RnWKd = (
+            pad(part, (0, 0, 0, 0, 0, n * W - S)).unflatten(1, (n, W)) for part in (q_RSHd, k_RSKd, v_RSKd)
+        )
+        keys, values = (
+            torch.cat((part[:, :-1], part[:, 1:]), 2).flatten(0, 1).transpose(1, 2) for part in (k_RnWKd, v_RnWKd)
+        )
+        rows, columns = torch.arange(W, device=keys.device), torch.arange(2 * W, device=keys.device)
+        band = (columns > rows[:, None]) & (columns <= rows[:, None] + W)
+        rest = attend(q_RnWHd[:, 1:].flatten(0, 1), keys, values, mask=band)
+        rest = rest.unflatten(0, (-1, n - 1)).flatten(1, 2)
+        return torch.cat((head, rest[:, : S - W]), 1)
