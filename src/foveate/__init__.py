@@ -1,3 +1,48 @@
 """Multi-scale language models: recent text sharp, distant text coarse."""
 
+from typing import TYPE_CHECKING, Any
+
+from foveate.hf.register import register
+from foveate.spec import Expand, HierarchySpec, Level, Pool, Run
+
+if TYPE_CHECKING:
+    from foveate.hf.cache import FoveateCache
+    from foveate.hf.configuration_foveate import FoveateConfig
+    from foveate.hf.modeling_foveate import FoveateForCausalLM
+    from foveate.loading import load
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Expand",
+    "FoveateCache",
+    "FoveateConfig",
+    "FoveateForCausalLM",
+    "HierarchySpec",
+    "Level",
+    "Pool",
+    "Run",
+    "load",
+]
+
+_LAZY = {
+    "FoveateCache": "foveate.hf.cache",
+    "FoveateConfig": "foveate.hf.configuration_foveate",
+    "FoveateForCausalLM": "foveate.hf.modeling_foveate",
+    "load": "foveate.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'foveate' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()

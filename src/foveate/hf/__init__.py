@@ -1,0 +1,1 @@
+"""Foveate as a citizen of the Hugging Face stack."""

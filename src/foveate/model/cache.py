@@ -188,6 +188,12 @@ class StepCache:
         """Bytes held, capacity included."""
         return sum(tape.nbytes for tape in self.tapes)
 
+    def reset(self) -> None:
+        """Forget everything, and free the memory."""
+        for tape in self.tapes:
+            tape._set(None)
+        self.lengths = self._furthest = 0
+
     def record_past(self, tokens: int) -> None:
         """From now on keep enough to take the last ``tokens`` tokens back with ``remove_last``."""
         if tokens <= self.slack:

@@ -5,10 +5,9 @@ Shape legend: B batch rows, T new tokens (each row's real tokens first), D width
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from foveate.model.cache import StepCache
@@ -88,26 +87,25 @@ class Decoder(nn.Module):
         return units[1]
 
 
-def init_weights(module: nn.Module, std: float, n_layers: int) -> None:
-    """Initialise the parameters a module holds itself: normal with ``std``, what feeds a residual stream shrunk.
+def init_weights(module: nn.Module, std: float, n_layers: int, init: Any = nn.init) -> None:
+    """Initialise the parameters a module holds itself and, where they feed a residual stream, its children's.
 
-    Outputs of the 2·``n_layers`` residual branches are scaled by their number's inverse root, so that the stream's scale
-    does not depend on depth; what a coarser level adds to a finer one starts at zero, so that a fresh hierarchy is its
-    finer layers.
+    Everything is normal with ``std``. Outputs of the 2·``n_layers`` residual branches are scaled by their number's inverse
+    root, so that the stream's scale does not depend on depth; what a coarser level adds to a finer one starts at zero, so
+    that a fresh hierarchy is its finer layers. ``init`` has the functions of ``torch.nn.init``. Apply to children first.
     """
-    with torch.no_grad():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            module.weight.normal_(0, std)
-        elif isinstance(module, nn.RMSNorm):
-            module.weight.fill_(1)
-        if isinstance(module, Layer):
-            for branch in (module.o_proj, module.down_proj):
-                branch.weight.normal_(0, std / (2 * n_layers) ** 0.5)
-        elif isinstance(module, Pool) and module.kind == "attention":
-            module.place_bias.zero_()
-        elif isinstance(module, Expand):
-            module.proj.weight.zero_()
-            module.start.zero_()
-        elif isinstance(module, Lookup):
-            module.o_proj.weight.zero_()
-            module.start_unit.zero_()
+    if isinstance(module, nn.Linear | nn.Embedding):
+        init.normal_(module.weight, 0.0, std)
+    elif isinstance(module, nn.RMSNorm):
+        init.ones_(module.weight)
+    elif isinstance(module, Layer):
+        for branch in (module.o_proj, module.down_proj):
+            init.normal_(branch.weight, 0.0, std / (2 * n_layers) ** 0.5)
+    elif isinstance(module, Pool) and module.kind == "attention":
+        init.zeros_(module.place_bias)
+    elif isinstance(module, Expand):
+        init.zeros_(module.proj.weight)
+        init.zeros_(module.start)
+    elif isinstance(module, Lookup):
+        init.zeros_(module.o_proj.weight)
+        init.zeros_(module.start_unit)

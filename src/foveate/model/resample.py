@@ -186,7 +186,7 @@ class Lookup(nn.Module):
     def forward(
         self, x_RTD: Tensor, z_QSC: Tensor, fine: Span, coarse: Span, k: int, tape: Tape | None, batch: int
     ) -> Tensor:
-        R, T, device = len(x_RTD), fine.size, x_RTD.device
+        R, device = len(x_RTD), x_RTD.device
         q_RTHd = self.q_proj(self.query_norm(x_RTD)).unflatten(-1, (self.heads, -1))
         start = tuple(
             part.unflatten(-1, (self.heads, 1, -1)).expand(R, -1, -1, -1)

@@ -1,0 +1,102 @@
+"""The model's cache in the shape ``generate`` expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from foveate.errors import FoveateError
+from foveate.model.cache import StepCache
+
+ROLLBACK = 64  # tokens that can be taken back once generate says it will, unless record_past asked for more
+
+
+class FoveateCache(Cache):
+    """A ``StepCache`` and the number of input columns seen, padding included, which is what ``generate`` counts."""
+
+    def __init__(self, steps: StepCache) -> None:
+        super().__init__(layers=[])
+        self.steps = steps
+        self.seen = 0
+        self.unpadded = 0  # newest columns that are a real token in every row: what crop may remove
+
+    def note(self, columns: int, mask_BT: Tensor | None) -> None:
+        """Count the columns of a call that the model has just read."""
+        self.seen += columns
+        if mask_BT is None or bool((mask_BT != 0).all()):
+            self.unpadded += columns
+        else:
+            padded = (mask_BT == 0).any(0).nonzero()
+            self.unpadded = columns - 1 - int(padded[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, capacity included."""
+        return self.steps.nbytes
+
+    @property
+    def batch_size(self) -> int:
+        return self.steps.batch
+
+    def __repr__(self) -> str:
+        return f"FoveateCache(batch={self.steps.batch}, tokens={self.seen}, bytes={self.nbytes})"
+
+    def __len__(self) -> int:
+        return len(self.steps.steps)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.seen
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        return -1
+
+    def get_max_cache_shape(self, layer_idx: int | None = None) -> int:
+        return -1
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self.seen + query_length, 0
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+    @property
+    def is_initialized(self) -> bool:
+        return self.seen > 0
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        raise FoveateError("a Foveate cache is written by the model's own steps; it has no update()")
+
+    def reset(self) -> None:
+        self.steps.reset()
+        self.seen = self.unpadded = 0
+
+    def activate_past_recording(self) -> None:
+        self.steps.record_past(max(ROLLBACK, self.steps.slack))
+
+    def record_past(self, tokens: int) -> None:
+        """Keep enough to ``crop`` the last ``tokens`` tokens; rings grow by as many."""
+        self.steps.record_past(tokens)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last ``-tokens_to_remove`` tokens of every row; positive numbers are refused, as transformers does."""
+        if tokens_to_remove > 0:
+            raise FoveateError(f"crop({tokens_to_remove}): pass a negative number, the tokens to remove")
+        if -tokens_to_remove > self.unpadded:
+            raise FoveateError(f"crop({tokens_to_remove}): only the last {self.unpadded} columns have no padding")
+        self.steps.remove_last(-tokens_to_remove)
+        self.seen += tokens_to_remove
+        self.unpadded += tokens_to_remove
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.steps.take_rows(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.steps.take_rows(torch.arange(self.steps.batch).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        indices = torch.as_tensor(indices)
+        self.steps.take_rows(indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices)
