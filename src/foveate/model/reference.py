@@ -1,0 +1,149 @@
+"""The architecture as its definition reads: one row, one unit at a time, without cache, masks or batches.
+
+It is what the fast modules are tested against, forward and gradients, and takes its weights from them. Slow.
+
+Shape legend: T tokens, D width, H heads, K key-value heads, d head width, L keys seen, F feed-forward width, k finer
+units per coarser one.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from foveate.model.attention import WindowAttention
+from foveate.model.decoder import Decoder
+from foveate.model.layers import Layer, Run
+from foveate.model.resample import Expand, Lookup, Pool
+
+Stream = list[Tensor]  # the units of a level, oldest first, each [D]
+
+
+def reference(decoder: Decoder, x_TD: Tensor) -> Tensor:
+    """Features [T, D] of one sequence of at least one token, differentiable in ``x_TD`` and in all parameters."""
+    streams: dict[int, Stream] = {1: list(x_TD)}
+    for step in decoder.steps:
+        if isinstance(step, Run):
+            streams[step.stride] = run(step, streams[step.stride])
+        elif isinstance(step, Pool):
+            streams[step.stride] = pool(step, streams[step.fine.stride])
+        elif isinstance(step, Expand):
+            streams[step.stride] = expand(step, streams[step.stride], streams[step.coarse.stride])
+        else:
+            raise NotImplementedError(type(step).__name__)
+    return torch.stack([normalise(decoder.norm, unit) for unit in streams[1]])
+
+
+def run(step: Run, units: Stream) -> Stream:
+    for layer in step.layers:
+        units = transformer_layer(cast(Layer, layer), units, step.rotary.theta)
+    return units
+
+
+def transformer_layer(layer: Layer, units: Stream, theta: float) -> Stream:
+    """Unit t becomes x + attention(x) and then that + SwiGLU of that, both behind a norm."""
+    H, K, d = layer.heads, layer.kv_heads, layer.head_dim
+    queries, keys, values = [], [], []
+    for unit in units:
+        qkv = layer.qkv_proj.weight @ normalise(layer.attention_norm, unit)
+        query_Hd, key_Kd, value_Kd = qkv.view(H + 2 * K, d).split((H, K, K))
+        queries.append(query_Hd)
+        keys.append(key_Kd)
+        values.append(value_Kd)
+    out = []
+    for t, unit in enumerate(units):
+        positions, keys_LKd, values_LKd = seen(layer.attention, t, keys, values)
+        query_Hd = rotate(queries[t][None], [t], theta)[0]
+        x = unit + layer.o_proj.weight @ attend(query_Hd, rotate(keys_LKd, positions, theta), values_LKd)
+        gate, up = (layer.gate_up_proj.weight @ normalise(layer.mlp_norm, x)).chunk(2)
+        out.append(x + layer.down_proj.weight @ (silu(gate) * up))
+    return out
+
+
+def seen(attention: nn.Module, t: int, keys: list[Tensor], values: list[Tensor]) -> tuple[list[int], Tensor, Tensor]:
+    """What unit t attends to: positions [L], keys [L, K, d] before rotation, values [L, K, d].
+
+    The one place where the kinds of attention differ. ``keys`` and ``values`` are those of all units, each [K, d].
+    """
+    first = max(0, t + 1 - attention.window) if isinstance(attention, WindowAttention) else 0
+    return list(range(first, t + 1)), torch.stack(keys[first : t + 1]), torch.stack(values[first : t + 1])
+
+
+def pool(step: Pool, finer: Stream) -> Stream:
+    """Unit j is made of the finer units j·k … j·k+k-1; a group that is not complete makes none."""
+    k = step.factor
+    return [pool_group(step, finer[j * k : (j + 1) * k]) for j in range(len(finer) // k)]
+
+
+def pool_group(step: Pool, group: Stream) -> Tensor:
+    members = [normalise(step.norm, unit) for unit in group]
+    if step.kind == "linear":
+        return step.proj.weight @ torch.cat(members)
+    mean = torch.stack(members).mean(0)
+    unit = mean if isinstance(step.proj, nn.Identity) else step.proj.weight @ mean
+    if step.kind == "mean":
+        return unit
+    H = step.coarse.heads
+    query_Hd = (step.q_proj.weight @ mean).view(H, -1)
+    keys_kHd, values_kHd = keys_and_values(step.kv_proj, members, H)
+    return unit + step.o_proj.weight @ attend(query_Hd, keys_kHd, values_kHd, bias_HL=step.place_bias)
+
+
+def expand(step: Expand, finer: Stream, coarser: Stream) -> Stream:
+    """Finer unit t gets the newest coarser unit complete with t, or a learned start before there is one."""
+    k, places = step.factor, len(step.start)
+    units = [normalise(step.norm, unit) for unit in coarser]
+    projected = [(step.proj.weight @ unit).view(places, -1) for unit in units]
+    out = []
+    for t, x in enumerate(finer):
+        complete = (t + 1) // k
+        shown_PD = projected[complete - 1] if complete else step.start
+        place = (t + 1) % k if step.kind == "linear" else 0
+        y = x + shown_PD[place]
+        if step.lookup is not None:
+            y = y + look_up(step.lookup, x, units[:complete])
+        out.append(y)
+    return out
+
+
+def look_up(lookup: Lookup, x: Tensor, units: Stream) -> Tensor:
+    """What the finer unit ``x`` finds in the complete coarser ones and the learned one before them."""
+    query_Hd = (lookup.q_proj.weight @ normalise(lookup.query_norm, x)).view(lookup.heads, -1)
+    keys_LHd, values_LHd = keys_and_values(lookup.kv_proj, [lookup.start_unit, *units], lookup.heads)
+    return lookup.o_proj.weight @ attend(query_Hd, keys_LHd, values_LHd)
+
+
+def keys_and_values(proj: nn.Linear, units: Stream, heads: int) -> tuple[Tensor, Tensor]:
+    keys, values = torch.stack([proj.weight @ unit for unit in units]).chunk(2, -1)
+    return keys.unflatten(-1, (heads, -1)), values.unflatten(-1, (heads, -1))
+
+
+def attend(query_Hd: Tensor, keys_LKd: Tensor, values_LKd: Tensor, bias_HL: Tensor | None = None) -> Tensor:
+    """Softmax attention of one query, [H·d]; the heads h·H/K … of query group h share key-value head h."""
+    H, d = query_Hd.shape
+    K = keys_LKd.shape[1]
+    keys_HLd, values_HLd = (part.repeat_interleave(H // K, 1).transpose(0, 1) for part in (keys_LKd, values_LKd))
+    logits_HL = (keys_HLd @ query_Hd[..., None]).squeeze(-1) / d**0.5
+    if bias_HL is not None:
+        logits_HL = logits_HL + bias_HL
+    weights_HL = (logits_HL - logits_HL.amax(1, keepdim=True).detach()).exp()
+    weights_HL = weights_HL / weights_HL.sum(1, keepdim=True)
+    return (weights_HL[..., None] * values_HLd).sum(1).flatten()
+
+
+def normalise(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    assert norm.eps is not None
+    return x / (x.square().mean() + norm.eps).sqrt() * norm.weight
+
+
+def rotate(x_LHd: Tensor, positions: list[int], theta: float) -> Tensor:
+    """Turn the pairs (i, i + d/2) of the vectors at each of the L positions by position · theta^(-2i/d)."""
+    d = x_LHd.shape[-1]
+    speed = theta ** (-torch.arange(0, d, 2, dtype=torch.float64, device=x_LHd.device) / d)
+    angle = (torch.tensor(positions, device=x_LHd.device)[:, None, None] * speed).to(x_LHd.dtype)
+    cos, sin = angle.cos(), angle.sin()
+    first, second = x_LHd.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), -1)

@@ -1,0 +1,47 @@
+"""The walks every contract is checked on. A new walk, preset or kind of attention joins by being listed here."""
+
+from itertools import product
+
+from foveate.presets import bottom_up, hourglass, top_down, vanilla
+from foveate.spec import EXPANDINGS, POOLINGS, HierarchySpec
+
+
+def small(walk: str, **shape: object) -> HierarchySpec:
+    return HierarchySpec.parse(walk, **({"width": 8, "heads": 2, "feed_forward": 12} | shape))
+
+
+WALKS = {
+    # presets
+    "vanilla": small(vanilla(2)),
+    "top_down": small(top_down(5, (1, 4, 16))),
+    "bottom_up": small(bottom_up(5, (1, 4, 16))),
+    "hourglass": small(hourglass(5, (1, 4))),
+    "hourglass_64": small(hourglass(7, (1, 4, 16, 64))),
+    # picked by hand
+    "nested": small("1@1 1@4 2@16 1@4 1@1"),
+    "odd_strides": small("1@1 1@3 1@6 1@3 1@1"),
+    "stride_5": small("1@1 2@5 1@1", pooling="attention", expanding="repeat"),
+    "no_fine_layers": small("0@1 1@2 0@4 1@2 0@1", pooling="mean"),
+    "down_twice": small("1@1 1@4 1@1 1@2 1@4 1@1", expanding="attention"),
+    "windows": small("1@1:window5 1@4 1@16:window1 1@1:window3"),
+    "window_above_pool": small("2@1:window1 2@3:window4 1@1:window17", pooling="mean", expanding="repeat"),
+    "runs_in_a_row": small("1@1 1@1:window4 1@4 1@4:window2 0@4 1@1"),
+    "grouped_queries": small("1@1 1@4:window3 1@1:window6", width=16, heads=4, kv_heads=2),
+    "one_key_head": small("1@1 1@2 1@1", width=12, heads=3, kv_heads=1, pooling="attention", expanding="attention"),
+    "widths": small(
+        "1@1 1@3 1@6 1@1",
+        levels={3: {"width": 12, "heads": 3}, 6: {"width": 16, "heads": 4, "kv_heads": 2, "feed_forward": 20}},
+    ),
+    # every way to move between levels, to a wider level and to one of the same width
+    **{
+        f"{pooling}_{expanding}": small(
+            "1@1 1@3 1@6 1@1", pooling=pooling, expanding=expanding, levels={6: {"width": 12, "heads": 3}}
+        )
+        for pooling, expanding in product(POOLINGS, EXPANDINGS)
+    },
+}
+
+
+def whole_length(spec: HierarchySpec) -> int:
+    """Tokens for two complete units of the coarsest level and an unfinished third."""
+    return 2 * spec.strides[-1] + spec.strides[-1] // 2 + 5
