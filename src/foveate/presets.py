@@ -98,7 +98,7 @@ def _split(name: str, layers: int, strides: Sequence[int] | None, sides: int = 1
     if strides is None:
         levels = max(2, min(len(STRIDES), (layers - COARSEST) // FINER + 1))
         strides = STRIDES[:levels]
-    if list(strides) != sorted(set(strides)) or strides[0] != 1:
+    if list(strides[:1]) != [1] or list(strides) != sorted(set(strides)):
         raise FoveateError(
             f"preset {name}: strides are {'/'.join(map(str, strides))}; write them rising from 1: 1/4/16"
         )
