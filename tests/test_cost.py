@@ -8,11 +8,12 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from foveate import FoveateConfig, FoveateForCausalLM
 from foveate.cost import Cost, Load, keys_seen, mean_keys_seen, predict
 from foveate.errors import FoveateError
 from foveate.spec import Attention, HierarchySpec
-from torch.utils.flop_counter import FlopCounterMode
 
 MODELS = {
     "plain": {"walk": "3@1"},

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from foveate.errors import FoveateError
 from foveate.presets import PRESETS, preset, resolve_walk
 from foveate.spec import parse_walk
-from hypothesis import given
-from hypothesis import strategies as st
 
 HIERARCHIES = ["top_down", "bottom_up", "hourglass"]
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from foveate.errors import FoveateError
-from foveate.spec import Attention, Expand, HierarchySpec, Level, Pool, Run, parse_walk
 from hypothesis import given
 from hypothesis import strategies as st
+
+from foveate.errors import FoveateError
+from foveate.spec import Attention, Expand, HierarchySpec, Level, Pool, Run, parse_walk
 
 
 @st.composite

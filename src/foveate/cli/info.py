@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveate.cli.shape import add_shape_arguments, config_values, spec_from_config
-from foveate.cli.values import count, length
+from foveate.cli.shape import add_shape_arguments
 from foveate.cost import DTYPE_BYTES, Cost, Load, Part, predict
 from foveate.errors import FoveateError
+from foveate.shape import config_values, spec_from_config
 from foveate.spec import HierarchySpec, Run
+from foveate.values import count, length
 
 if TYPE_CHECKING:
     from rich.console import Console
