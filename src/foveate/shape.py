@@ -66,7 +66,7 @@ def spec_from_config(values: Mapping[str, Any]) -> HierarchySpec:
 def read_levels(given: Iterable[str] | Mapping[Any, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     """Shapes per level as ``{"4": {"width": 512}}``, from texts such as ``4:width=512,heads=8`` or from a mapping."""
     if isinstance(given, Mapping):
-        return {str(stride): dict(shape) for stride, shape in given.items()}
+        return {str(stride): _standard_keys(shape) for stride, shape in given.items()}
     words = given.split() if isinstance(given, str) else [word for text in given for word in str(text).split()]
     return dict(_read_level(word) for word in words)
 
@@ -85,6 +85,13 @@ def _read_level(word: str) -> tuple[str, dict[str, int]]:
             )
         shape[key] = int(match[2])
     return stride, shape
+
+
+def _standard_keys(shape: Any) -> Any:
+    """What is no shape, or an unknown key, is left for the spec to refuse."""
+    if not isinstance(shape, Mapping):
+        return shape
+    return {LEVEL_KEYS.get(str(key).replace("-", "_"), key): value for key, value in shape.items()}
 
 
 def _default_heads(hidden: int) -> int:
