@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation("a unit looked up one position early", Lookup, "forward", "+ 1) // k", "+ 2) // k", causal, "attention"),
     Mutation("no unit carried between calls", Expand, "_align_even", "if coarse.start:", "if False:", split),
     Mutation("no unit carried, rows apart", Expand, "_align_ragged", "if tape is not None", "if False", ragged),
-    Mutation("an unfinished group lost", Pool, "_group", "(tape.recent(", "(0 * tape.recent(", split),
+    Mutation("an unfinished group lost", Pool, "_group", "ed)[0][:, 0]", "ed)[0][:, 0] * 0", split),
     Mutation("groups follow the columns of a call", Pool, "_group", "[row] + before", "[row] * 0 + before", ragged),
     Mutation("keys before this call forgotten", FullAttention, "forward", "or span.fresh", "or True", split),
     Mutation("the next key seen", FullAttention, "prepare", "positions[..., None]", "positions[..., None] + 1", split),
