@@ -18,6 +18,7 @@ from foveate.errors import FoveateError
 POOLINGS = ("mean", "linear", "attention")
 EXPANDINGS = ("repeat", "linear", "attention")
 TAILS = ("keep", "log")
+OCTAVE = 4  # how much coarser each further scale of a fovea with tail=log is
 MAX_STRIDE = 65_536
 MAX_LAYERS = 10_000
 MAX_WIDTH = 1_048_576
@@ -37,7 +38,8 @@ class Attention:
 
     ``full`` sees every earlier unit, ``window`` the last ``window`` units, itself included. ``fovea`` sees its own
     block of ``block`` units and the one before it sharply, then ``groups`` groups at each of ``scales`` (units per
-    group); the last scale keeps all its groups (``tail="keep"``) or goes on growing coarser (``tail="log"``).
+    group); after the last scale comes one four times coarser, and so on (``tail="log"``: cost and memory grow with the
+    logarithm of the context), or the last scale keeps all its groups (``tail="keep"``).
     """
 
     kind: str = "full"
@@ -45,7 +47,7 @@ class Attention:
     block: int = 64
     groups: int = 16
     scales: tuple[int, ...] = (4, 16, 64)
-    tail: str = "keep"
+    tail: str = "log"
 
     def __post_init__(self) -> None:
         if self.kind not in ("full", "window", "fovea"):
@@ -68,10 +70,18 @@ class Attention:
                 raise FoveateError(f"fovea: scale {coarse} must be a multiple of the scale {fine} before it")
         if len(set(self.scales)) != len(self.scales):
             raise FoveateError(f"fovea: scales {self.scales} repeat; each must be larger than the one before")
-        if self.kind == "fovea" and self.block % self.scales[0]:
+        if self.kind != "fovea":
+            return
+        if self.block % self.scales[0]:
             raise FoveateError(
                 f"fovea: block {self.block} must be a multiple of the finest scale {self.scales[0]}, "
                 f"so that groups are whole when they leave it"
+            )
+        ratios = [coarse // fine for fine, coarse in pairwise(self.scales)] + [OCTAVE] * (self.tail == "log")
+        if self.groups < max(ratios, default=1) - 1:
+            raise FoveateError(
+                f"fovea: groups is {self.groups}; it must be at least {max(ratios) - 1}, one less than the ratio of "
+                f"neighbouring scales, so that groups are whole when they join a coarser one"
             )
 
     def __str__(self) -> str:

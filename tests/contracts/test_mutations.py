@@ -10,7 +10,7 @@ import pytest
 from contracts.checks import check_calls, check_causal, check_oracle, check_remove_last, make_decoder
 from contracts.walks import small
 from foveate.model.attention import FullAttention, WindowAttention
-from foveate.model.cache import Tape
+from foveate.model.tape import Tape
 from foveate.model.clock import Span
 from foveate.model.decoder import Decoder
 from foveate.model.resample import Expand, Lookup, Pool

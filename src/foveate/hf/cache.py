@@ -82,7 +82,7 @@ class FoveateCache(Cache):
         self.steps.record_past(tokens)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove the last ``-tokens_to_remove`` tokens of every row; positive numbers are refused, as transformers does."""
+        """Remove the last ``-tokens_to_remove`` tokens of every row; positive numbers are refused."""
         if tokens_to_remove > 0:
             raise FoveateError(f"crop({tokens_to_remove}): pass a negative number, the tokens to remove")
         if -tokens_to_remove > self.unpadded:

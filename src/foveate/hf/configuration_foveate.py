@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -18,8 +17,8 @@ class FoveateConfig(PreTrainedConfig):
         walk: for example ``"2@1 8@4 2@1"``; see ``foveate.spec``.
         hidden_size, num_attention_heads, num_key_value_heads, intermediate_size: of every level that ``levels`` does
             not override. Key-value heads default to all heads, the SwiGLU width to 8/3 of the hidden size.
-        levels: shapes of single levels by stride, for example ``{"4": {"width": 512, "heads": 8}}``; keys are ``width``,
-            ``heads``, ``kv_heads`` and ``feed_forward``.
+        levels: shapes of single levels by stride, for example ``{"4": {"width": 512, "heads": 8}}``; keys are
+            ``width``, ``heads``, ``kv_heads`` and ``feed_forward``.
         pooling: ``mean``, ``linear`` or ``attention``; expanding: ``repeat``, ``linear`` or ``attention``.
         max_position_embeddings: the context in tokens that the model was trained for.
 

@@ -160,6 +160,6 @@ def _new_columns(attention_mask: Tensor | None, batch: int, columns: int, seen: 
     rows, width = attention_mask.shape
     if rows != batch or width not in (columns, seen + columns):
         raise FoveateError(
-            f"attention_mask has shape {(rows, width)} for {batch} rows of {columns} new columns after {seen} in the cache"
+            f"attention_mask has shape {(rows, width)} for {batch} rows of {columns} columns after {seen} in the cache"
         )
     return attention_mask[:, width - columns :]

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from foveate.model.clock import Span
-from foveate.model.cache import Tape
+from foveate.model.rotary import Rotary, rotate
+from foveate.model.tape import Tape
+from foveate.spec import Attention, Level
 
 
 def attend(
@@ -36,26 +38,59 @@ def attend(
 
 @dataclass(frozen=True)
 class View:
-    """What the layers of a run share in one call."""
+    """What the layers of a run share in one call: which units are new, their rotations, what may be seen."""
 
     span: Span
     tape: Tape | None
-    mask: Tensor | None = None  # True where a key may be seen
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None = None  # True, or 0 to be added, where a key may be seen
 
 
-class FullAttention(nn.Module):
+class Heads(nn.Module):
+    """What every kind of attention starts from: a level's queries, keys and values in one tensor."""
+
+    def __init__(self, level: Level) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = level.heads, level.kv_heads
+
+    def split(self, qkv: Tensor, view: View) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries [R, S, H, d], rotated keys and values [R, S, K, d] of [R, S, H + 2K, d]."""
+        rotated = self.heads + self.kv_heads
+        q_RSHd, k_RSKd = rotate(qkv[:, :, :rotated], view.cos, view.sin).split((self.heads, self.kv_heads), 2)
+        return q_RSHd, k_RSKd, qkv[:, :, rotated:]
+
+    def raw_keys(self, qkv: Tensor) -> Tensor:
+        """Keys before rotation, [R, S, K, d]."""
+        return qkv[:, :, self.heads : self.heads + self.kv_heads]
+
+    def make_tape(self, stride: int, layers: int) -> Tape:
+        """An empty tape for the keys and values of a run of ``layers``."""
+        raise NotImplementedError
+
+    def prepare(self, span: Span, tape: Tape | None, rotary: Rotary, x: Tensor) -> View:
+        """What the layers of a run share for the new units ``span`` of the stream ``x``."""
+        raise NotImplementedError
+
+
+class FullAttention(Heads):
     """Every unit sees itself and all units before it."""
 
-    keep: int | None = None
+    def __init__(self, level: Level, attention: Attention) -> None:
+        super().__init__(level)
 
-    def prepare(self, span: Span, tape: Tape | None, device: torch.device) -> View:
+    def make_tape(self, stride: int, layers: int) -> Tape:
+        return Tape(stride=stride, layers=layers, parts=2)
+
+    def prepare(self, span: Span, tape: Tape | None, rotary: Rotary, x: Tensor) -> View:
+        cos, sin = rotary(span, x)
         if tape is None or span.fresh or (span.even and span.size == 1):
-            return View(span, tape)
-        positions = span.positions(device)
-        mask = torch.arange(span.longest, device=device) <= positions[..., None]
-        return View(span, tape, mask if span.even else mask[:, None])
+            return View(span, tape, cos, sin)
+        mask = torch.arange(span.longest, device=x.device) <= span.positions(x.device)[..., None]
+        return View(span, tape, cos, sin, mask if span.even else mask[:, None])
 
-    def forward(self, q_RSHd: Tensor, k_RSKd: Tensor, v_RSKd: Tensor, view: View, layer: int) -> Tensor:
+    def forward(self, qkv: Tensor, view: View, layer: int) -> Tensor:
+        q_RSHd, k_RSKd, v_RSKd = self.split(qkv, view)
         span, tape = view.span, view.tape
         if tape is not None:
             tape.write(layer, span, k_RSKd, v_RSKd)
@@ -65,36 +100,39 @@ class FullAttention(nn.Module):
         return attend(q_RSHd, k_RKLd, v_RKLd, mask=view.mask)
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(Heads):
     """Every unit sees the last ``window`` units, itself included. The tape is a ring of as many slots.
 
     More units than a window at once are cut into blocks of one window each: a block sees itself and the one before
     it, so the work is linear in their number.
     """
 
-    def __init__(self, window: int) -> None:
-        super().__init__()
-        self.window = window
-        self.keep = window
+    def __init__(self, level: Level, attention: Attention) -> None:
+        super().__init__(level)
+        assert attention.window is not None
+        self.window = attention.window
 
     def extra_repr(self) -> str:
         return f"window={self.window}"
 
-    def prepare(self, span: Span, tape: Tape | None, device: torch.device) -> View:
+    def make_tape(self, stride: int, layers: int) -> Tape:
+        return Tape(stride=stride, keep=self.window, layers=layers, parts=2)
+
+    def prepare(self, span: Span, tape: Tape | None, rotary: Rotary, x: Tensor) -> View:
+        return View(span, tape, *rotary(span, x), self._mask(span, tape, x.device))
+
+    def _mask(self, span: Span, tape: Tape | None, device: torch.device) -> Tensor | None:
         W, S = self.window, span.size
-        if tape is None or (span.fresh and S <= W):
-            mask = None
-        elif S == 1:
-            mask = self._slots_in_window(span, tape, device)
-        else:
-            # column j of row i's keys lies at distance i + W - j; before the row's first unit there is nothing
-            rows, columns = torch.arange(min(S, W), device=device), torch.arange(W + min(S, W), device=device)
-            mask = (columns > rows[:, None]) & (columns <= rows[:, None] + W)
-            if span.even:
-                mask = mask & (columns >= W - cast(int, span.start))
-            else:
-                mask = mask & (columns >= W - span.starts(device))[:, None, None]
-        return View(span, tape, mask)
+        if tape is None or (span.fresh and S > 1):
+            return None
+        if S == 1:
+            return self._slots_in_window(span, tape, device)
+        # column j of row i's keys lies at distance i + W - j; before the row's first unit there is nothing
+        rows, columns = torch.arange(min(S, W), device=device), torch.arange(W + min(S, W), device=device)
+        mask = (columns > rows[:, None]) & (columns <= rows[:, None] + W)
+        if span.even:
+            return mask & (columns >= W - cast(int, span.start))
+        return mask & (columns >= W - span.starts(device))[:, None, None]
 
     def _slots_in_window(self, span: Span, tape: Tape, device: torch.device) -> Tensor | None:
         if span.even and tape.ring == self.window:
@@ -102,9 +140,10 @@ class WindowAttention(nn.Module):
         positions = tape.slot_positions(span, device)
         newest = span.positions(device)
         mask = (positions >= 0) & (positions > newest - self.window)
-        return mask[None] if span.even else mask[:, None, None]
+        return mask if span.even else mask[:, None, None]
 
-    def forward(self, q_RSHd: Tensor, k_RSKd: Tensor, v_RSKd: Tensor, view: View, layer: int) -> Tensor:
+    def forward(self, qkv: Tensor, view: View, layer: int) -> Tensor:
+        q_RSHd, k_RSKd, v_RSKd = self.split(qkv, view)
         span, tape, W = view.span, view.tape, self.window
         if span.size == 1 and tape is not None:
             tape.write(layer, span, k_RSKd, v_RSKd)
@@ -112,7 +151,7 @@ class WindowAttention(nn.Module):
             return attend(q_RSHd, *tape.read(layer, span, slots), mask=view.mask)
         past = None
         if tape is not None and not span.fresh:
-            past = tuple(part.transpose(1, 2) for part in tape.recent(layer, span, W))
+            past = tape.recent(layer, span, W)
         out = self._blocked(q_RSHd, k_RSKd, v_RSKd, past, view.mask)
         if tape is not None:  # only now: the ring's slots are also the past just attended to
             tape.write(layer, span, k_RSKd, v_RSKd)

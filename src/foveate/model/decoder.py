@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveate.model.cache import StepCache
 from foveate.model.clock import Clock, Count
+from foveate.model.fovea import GroupPool
 from foveate.model.layers import Layer, Run
 from foveate.model.resample import Expand, Lookup, Pool
 from foveate.spec import Expand as ExpandMove
@@ -90,9 +91,10 @@ class Decoder(nn.Module):
 def init_weights(module: nn.Module, std: float, n_layers: int, init: Any = nn.init) -> None:
     """Initialise the parameters a module holds itself and, where they feed a residual stream, its children's.
 
-    Everything is normal with ``std``. Outputs of the 2·``n_layers`` residual branches are scaled by their number's inverse
-    root, so that the stream's scale does not depend on depth; what a coarser level adds to a finer one starts at zero, so
-    that a fresh hierarchy is its finer layers. ``init`` has the functions of ``torch.nn.init``. Apply to children first.
+    Everything is normal with ``std``. Outputs of the 2·``n_layers`` residual branches are scaled by their number's
+    inverse root, so that the stream's scale does not depend on depth; what a coarser level adds to a finer one starts
+    at zero, so that a fresh hierarchy is its finer layers. ``init`` has the functions of ``torch.nn.init``. Apply to
+    children first.
     """
     if isinstance(module, nn.Linear | nn.Embedding):
         init.normal_(module.weight, 0.0, std)
@@ -106,6 +108,9 @@ def init_weights(module: nn.Module, std: float, n_layers: int, init: Any = nn.in
     elif isinstance(module, Expand):
         init.zeros_(module.proj.weight)
         init.zeros_(module.start)
+    elif isinstance(module, GroupPool):
+        for parameter in (module.place_bias, module.gate, module.offset):
+            init.zeros_(parameter)
     elif isinstance(module, Lookup):
         init.zeros_(module.o_proj.weight)
         init.zeros_(module.start_unit)

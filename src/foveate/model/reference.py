@@ -45,7 +45,8 @@ def run(step: Run, units: Stream) -> Stream:
 
 def transformer_layer(layer: Layer, units: Stream, theta: float) -> Stream:
     """Unit t becomes x + attention(x) and then that + SwiGLU of that, both behind a norm."""
-    H, K, d = layer.heads, layer.kv_heads, layer.head_dim
+    H, K = layer.attention.heads, layer.attention.kv_heads
+    d = layer.all_heads[1]
     queries, keys, values = [], [], []
     for unit in units:
         qkv = layer.qkv_proj.weight @ normalise(layer.attention_norm, unit)

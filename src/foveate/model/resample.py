@@ -16,8 +16,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from foveate import spec
 from foveate.model.attention import attend
-from foveate.model.cache import Tape
 from foveate.model.clock import Span, rows_within
+from foveate.model.tape import Tape
 
 
 class Pool(nn.Module):
@@ -51,7 +51,7 @@ class Pool(nn.Module):
         tape = tapes[0] if tapes else None
         group = self._group(x_RTD, fine, coarse, tape) if coarse.size else None
         if tape is not None and fine.size:
-            tape.reserve(fine, batch, 1, self.fine.width, like=x_RTD)
+            tape.reserve(fine, batch, 1, self.fine.width, x_RTD.dtype, x_RTD.device)
             tape.write(0, fine, x_RTD[:, :, None])
         if group is None:
             return x_RTD.new_zeros(0 if not coarse.even else len(x_RTD), 0, self.coarse.width)
@@ -63,10 +63,10 @@ class Pool(nn.Module):
         if fine.even:
             unfinished, S = cast(int, fine.start) % k, coarse.size
             if tape is not None and unfinished:
-                x_RTD = torch.cat((tape.recent(0, fine, unfinished)[0][:, 0], x_RTD[:, : S * k - unfinished]), 1)
+                x_RTD = torch.cat((tape.recent(0, fine, unfinished)[0][:, :, 0], x_RTD[:, : S * k - unfinished]), 1)
             return x_RTD[:, : S * k].unflatten(1, (S, k))
         if tape is not None and tape.data is not None:
-            x_RTD = torch.cat((tape.recent(0, fine, k)[0][:, 0], x_RTD), 1)
+            x_RTD = torch.cat((tape.recent(0, fine, k)[0][:, :, 0], x_RTD), 1)
             before = k
         else:
             before = 0
@@ -98,9 +98,9 @@ class Pool(nn.Module):
 class Expand(nn.Module):
     """Adds to each finer unit the newest unit complete at that position, a learned start before there is one.
 
-    ``repeat`` adds one vector for the whole group, ``linear`` one per place in it, ``attention`` adds to ``repeat`` what
-    the finer stream finds in all complete units. Projections start at zero: a fresh model is its finer layers. The tape
-    is the unit last shown, already projected; for ``attention`` keys and values of all units as well.
+    ``repeat`` adds one vector for the whole group, ``linear`` one per place in it, ``attention`` adds to ``repeat``
+    what the finer stream finds in all complete units. Projections start at zero: a fresh model is its finer layers.
+    The tape is the unit last shown, already projected; for ``attention`` keys and values of all units as well.
     """
 
     def __init__(self, move: spec.Expand, fine: spec.Level, coarse: spec.Level, kind: str, *, eps: float) -> None:
@@ -129,7 +129,7 @@ class Expand(nn.Module):
         else:
             y_RTD = x_RTD + self._align_ragged(shown_QSPD, fine, coarse, shown, len(x_RTD))
         if shown is not None and shown_QSPD is not None:
-            shown.reserve(coarse, batch, 1, self.places * self.fine.width, like=shown_QSPD)
+            shown.reserve(coarse, batch, 1, self.places * self.fine.width, shown_QSPD.dtype, shown_QSPD.device)
             shown.write(0, coarse, shown_QSPD.flatten(2)[:, :, None])
         if self.lookup is not None:
             y_RTD = y_RTD + self.lookup(x_RTD, z_QSC, fine, coarse, self.factor, units, batch)
@@ -142,7 +142,7 @@ class Expand(nn.Module):
         offset = cast(int, fine.start) % k + 1  # how far the first new position is past the unit before this call
         if coarse.start:
             assert tape is not None
-            carry_B1PD = tape.recent(0, coarse, 1)[0][:, 0].unflatten(-1, (self.places, -1))
+            carry_B1PD = tape.recent(0, coarse, 1)[0][:, :, 0].unflatten(-1, (self.places, -1))
         else:
             carry_B1PD = self.start.expand(B, 1, -1, -1)
         if shown_BSPD is not None:
@@ -160,7 +160,7 @@ class Expand(nn.Module):
         carry_R1PD = self.start.expand(R, 1, -1, -1)
         if tape is not None and tape.data is not None:
             all_rows = Span(cast(np.ndarray, fine.start) // k, cast(np.ndarray, fine.count), fine.rows)
-            last = tape.recent(0, all_rows, 1)[0][:, 0].unflatten(-1, (self.places, -1))
+            last = tape.recent(0, all_rows, 1)[0][:, :, 0].unflatten(-1, (self.places, -1))
             carry_R1PD = torch.where((units_before > 0)[..., None, None], last, carry_R1PD.to(last.dtype))
         if shown_QSPD is not None:
             new_RSPD = shown_QSPD.new_zeros(R, *shown_QSPD.shape[1:])
@@ -194,7 +194,7 @@ class Lookup(nn.Module):
         )
         new = tuple(part.unflatten(-1, (self.heads, -1)) for part in self.kv_proj(z_QSC).chunk(2, -1))
         if tape is not None and coarse.size:
-            tape.reserve(coarse, batch, self.heads, self.width // self.heads, like=q_RTHd)
+            tape.reserve(coarse, batch, self.heads, self.width // self.heads, q_RTHd.dtype, q_RTHd.device)
             tape.write(0, coarse, *new)
         if fine.even and not coarse.start:
             units = tuple(part.transpose(1, 2) for part in new)
