@@ -23,7 +23,7 @@ def attentions(draw) -> Attention:
     return Attention(
         kind="fovea",
         block=scales[0] * draw(st.integers(1, 40)),
-        groups=draw(st.integers(1, 64)),
+        groups=draw(st.integers(3, 64)),
         scales=tuple(scales),
         tail=draw(st.sampled_from(["keep", "log"])),
     )
@@ -125,9 +125,9 @@ def test_a_level_of_its_own_width_takes_its_own_defaults() -> None:
 
 
 def test_fovea_text() -> None:
-    attention = Attention.parse("fovea32,groups=8,scales=4/16,tail=log")
-    assert attention == Attention(kind="fovea", block=32, groups=8, scales=(4, 16), tail="log")
-    assert str(Attention.parse("fovea64,groups=16,scales=4/16/64,tail=keep")) == "fovea"
+    attention = Attention.parse("fovea32,groups=8,scales=4/16,tail=keep")
+    assert attention == Attention(kind="fovea", block=32, groups=8, scales=(4, 16), tail="keep")
+    assert str(Attention.parse("fovea64,groups=16,scales=4/16/64,tail=log")) == "fovea"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,8 @@ def test_fovea_text() -> None:
         ("2@1:fovea,scales=4/6", "scale 6 must be a multiple of the scale 4"),
         ("2@1:fovea,scales=4/4", "scale"),
         ("2@1:fovea,scales=1/4", "scale is 1; it must be a whole number from 2"),
+        ("2@1:fovea,groups=2", "groups is 2; it must be at least 3"),
+        ("2@1:fovea,groups=6,scales=4/32", "groups is 6; it must be at least 7"),
         ("2@1:fovea,tail=drop", "fovea option 'tail=drop' is unknown"),
     ],
 )

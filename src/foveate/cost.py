@@ -11,10 +11,11 @@ the widths of the finer and the coarser level of a move, k its factor, e bytes o
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from foveate.errors import FoveateError
-from foveate.spec import Attention, Expand, HierarchySpec, Level, Pool, Run
+from foveate.spec import OCTAVE, Attention, Expand, HierarchySpec, Level, Pool, Run
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST = 1 << 30  # context, batch or vocabulary
@@ -167,27 +168,46 @@ def predict(spec: HierarchySpec, load: Load) -> Cost:
 
 
 def keys_seen(attention: Attention, units: int) -> int:
-    """Keys that the newest of ``units`` units attends to: what a layer must keep. For a fovea, groups count as one."""
+    """Keys that the newest of ``units`` units attends to; a group of a fovea is one key."""
     if attention.kind == "full":
         return units
     if attention.kind == "window":
         assert attention.window is not None
         return min(attention.window, units)
-    blocks_before, inside = divmod(max(units - 1, 0), attention.block)
-    sharp = min(units, inside + 1 + attention.block * min(blocks_before, 1))
-    far = units - sharp
-    seen = sharp
-    for scale in attention.scales[:-1] if attention.tail == "keep" else attention.scales:
-        groups = min(attention.groups, -(-far // scale))
-        seen, far = seen + groups, max(0, far - groups * scale)
-    scale = attention.scales[-1]
-    if attention.tail == "keep":
-        return seen + -(-far // scale)
-    while far:
-        scale *= 4
-        groups = min(attention.groups, -(-far // scale))
-        seen, far = seen + groups, max(0, far - groups * scale)
+    return units - _sharp_from(attention, units) + sum(groups_seen(attention, units))
+
+
+def groups_seen(fovea: Attention, units: int) -> list[int]:
+    """Groups at each scale, finest first, that the newest of ``units`` units sees."""
+    end, seen = _sharp_from(fovea, units), list[int]()
+    while end or len(seen) < len(fovea.scales):
+        scale, coarser = _scale(fovea, len(seen)), _scale(fovea, len(seen) + 1)
+        start = max(-(-(end - fovea.groups * scale) // coarser), 0) * coarser  # whole groups are left to the next scale
+        if fovea.tail == "keep" and len(seen) == len(fovea.scales) - 1:
+            start = 0
+        seen.append((end - start) // scale)
+        end = start
     return seen
+
+
+def _sharp_from(fovea: Attention, units: int) -> int:
+    """The first unit of the block before that of the newest of ``units`` units."""
+    return max((units - 1) // fovea.block - 1, 0) * fovea.block
+
+
+def _scale(fovea: Attention, i: int) -> int:
+    """Units per group of the scale after ``i`` others."""
+    listed = fovea.scales
+    return listed[i] if i < len(listed) else listed[-1] * OCTAVE ** (i - len(listed) + 1)
+
+
+def _fovea_slots(fovea: Attention, units: int) -> int:
+    """Units and groups that a layer has room for: rings, but for the last scale where it keeps all groups."""
+    if not units:
+        return 0
+    rings = len(groups_seen(fovea, units))
+    every = units // fovea.scales[-1] if fovea.tail == "keep" else 0
+    return 2 * fovea.block + fovea.groups * (rings - (fovea.tail == "keep")) + every
 
 
 def mean_keys_seen(attention: Attention, units: int) -> float:
@@ -212,15 +232,30 @@ def _layer(level: Level, attention: Attention, load: Load) -> Part:
     if attention.kind != "full":
         saved_bytes += e * _saved_blocks(level, attention, units)
     return Part(
-        params=matrices + 2 * D,
+        params=matrices + 2 * D + K * _fovea_params(attention, d),
         flops_per_token=(2 * matrices + per_key * keys_seen(attention, max(units, 1))) / level.stride,
         train_flops_per_token=TRAINING
         * (2 * matrices + per_key * mean_keys_seen(attention, units))
         * units
         / load.context,
         backward_bytes=load.batch * saved_bytes + load.weight_copies(matrices),
-        cache_bytes=load.batch * e * 2 * K * d * keys_seen(attention, units),
+        cache_bytes=load.batch * e * K * d * _items_kept(attention, units),
     )
+
+
+def _items_kept(attention: Attention, units: int) -> int:
+    """Vectors of a head's width kept per key-value head: keys and values, and for a fovea keys before rotation."""
+    if attention.kind == "fovea":
+        return 3 * _fovea_slots(attention, units)
+    return 2 * keys_seen(attention, units)
+
+
+def _fovea_params(attention: Attention, head_dim: int) -> int:
+    """Per key-value head and scale: a bias per member of a group, a gate, an offset."""
+    if attention.kind != "fovea":
+        return 0
+    scales = (1, *attention.scales, *([attention.scales[-1] * OCTAVE] if attention.tail == "log" else []))
+    return sum(coarse // fine + 2 * head_dim for fine, coarse in pairwise(scales))
 
 
 def _saved_blocks(level: Level, attention: Attention, units: int) -> int:
