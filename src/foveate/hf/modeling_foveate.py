@@ -27,8 +27,8 @@ class FoveatePreTrainedModel(PreTrainedModel):
     config_class = FoveateConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("Run", "Pool", "Expand")
-    _skip_keys_device_placement = ("past_key_values",)
+    _no_split_modules = ["Run", "Pool", "Expand"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
     _can_compile_fullgraph = False
     _is_stateful = False
@@ -57,7 +57,7 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
         return self.model.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.model.embed_tokens = value  # type: ignore[assignment]
+        self.model.embed_tokens = value
 
     def make_cache(self, batch: int = 1) -> FoveateCache:
         """An empty cache for ``batch`` rows; pass it as ``past_key_values``."""
@@ -74,7 +74,7 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Logits [B, T, V] of the new columns (the last ``logits_to_keep`` of them, if given), the loss if ``labels``.
 
         Args:
@@ -118,14 +118,8 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
             raise FoveateError(f"past_key_values is a {type(given).__name__} with content; use model.make_cache()")
         return self.make_cache(batch) if use_cache else None
 
-    def _prepare_cache_for_generation(
-        self,
-        generation_config: Any,
-        model_kwargs: dict[str, Any],
-        generation_mode: Any,
-        batch_size: int,
-        *args: Any,
-        **kwargs: Any,
+    def _prepare_cache_for_generation(  # type: ignore[override]  # of what it may be passed only this matters
+        self, generation_config: Any, model_kwargs: dict[str, Any], generation_mode: Any, batch_size: int, *args: Any
     ) -> None:
         if generation_config.cache_implementation not in (None, "dynamic"):
             raise FoveateError(

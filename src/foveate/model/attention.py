@@ -50,7 +50,7 @@ class View:
 class Heads(nn.Module):
     """What every kind of attention starts from: a level's queries, keys and values in one tensor."""
 
-    def __init__(self, level: Level) -> None:
+    def __init__(self, level: Level, attention: Attention) -> None:
         super().__init__()
         self.heads, self.kv_heads = level.heads, level.kv_heads
 
@@ -75,9 +75,6 @@ class Heads(nn.Module):
 
 class FullAttention(Heads):
     """Every unit sees itself and all units before it."""
-
-    def __init__(self, level: Level, attention: Attention) -> None:
-        super().__init__(level)
 
     def make_tape(self, stride: int, layers: int) -> Tape:
         return Tape(stride=stride, layers=layers, parts=2)
@@ -108,7 +105,7 @@ class WindowAttention(Heads):
     """
 
     def __init__(self, level: Level, attention: Attention) -> None:
-        super().__init__(level)
+        super().__init__(level, attention)
         assert attention.window is not None
         self.window = attention.window
 

@@ -46,7 +46,7 @@ class Span:
     def positions(self, device: torch.device) -> Tensor:
         """Unit positions, [S] if even, else [R, S] (past a row's count they run on)."""
         if self.even:
-            return torch.arange(self.start, cast(int, self.end), device=device)
+            return torch.arange(cast(int, self.start), cast(int, self.end), device=device)
         return (self.starts(device) + torch.arange(self.size, device=device)).to(device)
 
     def starts(self, device: torch.device) -> Tensor:
@@ -92,7 +92,7 @@ class Clock:
             start = self.lengths // stride
             count = (self.lengths + self.counts) // stride - start
             rows = None
-            if not self.even and not count.all():
+            if isinstance(start, np.ndarray) and isinstance(count, np.ndarray) and not count.all():
                 rows = np.flatnonzero(count)
                 start, count = start[rows], count[rows]
             self._spans[stride] = Span(start, count, rows)

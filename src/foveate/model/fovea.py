@@ -115,10 +115,10 @@ class GroupPool(nn.Module):
 
 
 class FoveaAttention(Heads):
-    """See the module's docstring; ``fovea`` is the run's attention as the walk gives it."""
+    """See the module's docstring."""
 
     def __init__(self, level: spec.Level, fovea: spec.Attention) -> None:
-        super().__init__(level)
+        super().__init__(level, fovea)
         self.fovea = fovea
         pools = len(fovea.scales) + (fovea.tail == "log")  # all octaves of the tail share the last
         self.pools = nn.ModuleList(

@@ -5,6 +5,9 @@ Shape legend: R rows, S units, D width, H heads, K key-value heads, d head width
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -44,7 +47,8 @@ class Layer(nn.Module):
 class Run(nn.Module):
     """``run.layers`` layers on one level; its tape holds their keys and values."""
 
-    gradient_checkpointing = False  # switched by transformers, together with _gradient_checkpointing_func
+    gradient_checkpointing = False  # both are switched by transformers
+    _gradient_checkpointing_func: Callable[..., Tensor]
 
     def __init__(self, run: spec.Run, level: spec.Level, *, theta: float, eps: float) -> None:
         super().__init__()
@@ -56,7 +60,11 @@ class Run(nn.Module):
     def make_tapes(self) -> tuple[Tape, ...]:
         if not len(self.layers):
             return ()
-        return (self.layers[0].attention.make_tape(self.stride, len(self.layers)),)
+        return (self._first.attention.make_tape(self.stride, len(self.layers)),)
+
+    @property
+    def _first(self) -> Layer:
+        return cast(Layer, self.layers[0])
 
     def forward(self, x_RSD: Tensor, span: Span, tapes: tuple[Tape, ...], batch: int) -> Tensor:
         """The stream [R, S, D] after the run's layers; ``batch`` counts all rows of the cache, R those in the span."""
@@ -65,7 +73,7 @@ class Run(nn.Module):
         tape = tapes[0] if tapes else None
         if tape is not None:
             tape.reserve(span, batch, self.level.kv_heads, self.level.head_dim, compute_dtype(x_RSD), x_RSD.device)
-        view = self.layers[0].attention.prepare(span, tape, self.rotary, x_RSD)
+        view = self._first.attention.prepare(span, tape, self.rotary, x_RSD)
         for index, layer in enumerate(self.layers):
             if self.gradient_checkpointing and self.training:
                 x_RSD = self._gradient_checkpointing_func(layer.__call__, x_RSD, view, index)

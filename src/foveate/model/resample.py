@@ -32,6 +32,7 @@ class Pool(nn.Module):
         self.factor, self.fine, self.coarse, self.kind = move.factor, fine, coarse, kind
         self.stride = move.stride
         self.norm = nn.RMSNorm(fine.width, eps)
+        self.proj: nn.Module
         if kind == "linear":
             self.proj = nn.Linear(self.factor * fine.width, coarse.width, bias=False)
         else:

@@ -89,21 +89,24 @@ class Tape:
         """Store the new items, each part [R, S, H, d]."""
         for buffer, new in zip(self._views[layer], parts, strict=True):
             new = new.detach()
-            if not span.even:
+            if span.even:
+                self._write_even(buffer, cast(int, span.start), cast(int, span.end), new)
+            else:
                 row, column, batch_row, slot = span.slots(self.ring, new.device)
                 buffer[batch_row, :, slot] = new[row, column].to(buffer.dtype)
-                continue
-            start, end, ring = cast(int, span.start), cast(int, span.end), self.ring
-            if ring is None:
-                buffer[:, :, start:end] = new.transpose(1, 2)
-                continue
-            start = max(start, end - ring)
-            new = new[:, new.shape[1] - (end - start) :].transpose(1, 2)
-            slot = start % ring
-            before_wrap = min(end - start, ring - slot)
-            buffer[:, :, slot : slot + before_wrap] = new[:, :, :before_wrap]
-            if before_wrap < end - start:
-                buffer[:, :, : end - start - before_wrap] = new[:, :, before_wrap:]
+
+    def _write_even(self, buffer: Tensor, start: int, end: int, new: Tensor) -> None:
+        ring = self.ring
+        if ring is None:
+            buffer[:, :, start:end] = new.transpose(1, 2)
+            return
+        start = max(start, end - ring)
+        new = new[:, new.shape[1] - (end - start) :].transpose(1, 2)
+        slot = start % ring
+        before_wrap = min(end - start, ring - slot)
+        buffer[:, :, slot : slot + before_wrap] = new[:, :, :before_wrap]
+        if before_wrap < end - start:
+            buffer[:, :, : end - start - before_wrap] = new[:, :, before_wrap:]
 
     def put(
         self, layer: int, span: Span, parts: tuple[Tensor, ...], row: np.ndarray, column: np.ndarray, slot: np.ndarray
@@ -130,7 +133,7 @@ class Tape:
         return tuple(part[rows[:, None], :, index] for part in self._views[layer])
 
     def recent(self, layer: int, span: Span, n: int) -> tuple[Tensor, ...]:
-        """The ``n`` items before ``span``, oldest first, each part [R, n, H, d]; any finite value before a row's first."""
+        """The ``n`` items before ``span``, oldest first, each part [R, n, H, d]; anything finite before a row's first."""
         first = cast(int, span.start) - n if span.even else -1
         if first >= 0 and (self.ring is None or first % self.ring + n <= self.ring):
             first = first if self.ring is None else first % self.ring
