@@ -1,0 +1,232 @@
+"""Bits per byte of text under any causal language model, over exactly the windows of lm-eval's rolling log-likelihood.
+
+Legend: B windows of a batch, T tokens of a window, V vocabulary, N tokens of a document.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from foveate.errors import FoveateError
+from foveate.train.documents import Document, as_documents, cut
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+IGNORED = -100
+LOGITS_PER_BATCH = 1 << 27  # half a GiB in fp32
+LOGITS_PER_CHUNK = 1 << 24  # of which so many are turned into log-probabilities at a time
+TOKENS_PER_BATCH = 1 << 13
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How well a model predicts a text.
+
+    ``bpb`` is the negative log-likelihood in bits over the UTF-8 bytes of the text, so that models with different
+    tokenizers compare; ``nll_per_token`` is in nats, ``perplexity`` its exponential. End-of-text marks are not scored.
+    """
+
+    bpb: float
+    perplexity: float
+    nll_per_token: float
+    tokens: int
+    bytes: int
+    context: int
+
+
+# inputs [B, T] and the ids they predict [B, T], IGNORED where not scored
+Windows = tuple[np.ndarray, np.ndarray]
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Iterable[str] | Iterable[Document],
+    *,
+    context: int,
+    batch: int | None = None,
+    max_tokens: int | None = None,
+    autocast: bool = False,
+    progress: bool | Callable[[int], Any] = True,
+) -> Evaluation:
+    """Score documents, each by itself: windows of ``context`` tokens, the first one after an end-of-text mark.
+
+    As in lm-eval, the windows of a document follow each other without overlap; its last one is moved back to be full
+    and scores only what is left. A document's first token is predicted from the mark alone.
+
+    Args:
+        documents: texts, or documents already tokenised.
+        batch: windows computed at once; by default as many as keep the logits near half a GiB.
+        max_tokens: stop at the first window that reaches so many. The last document is then scored in part, and the
+            bytes counted for it are those that its scored tokens decode to.
+        autocast: compute in bf16, quicker and less exact; otherwise in the model's own precision.
+        progress: show a bar on a terminal's standard error; or a function called with each number of tokens scored.
+
+    Raises:
+        FoveateError: context out of range, a token id outside the vocabulary, or nothing to score.
+    """
+    check_context(model, context)
+    vocabulary: int = model.config.get_text_config().vocab_size
+    rows = batch or max(1, min(TOKENS_PER_BATCH // context, LOGITS_PER_BATCH // (context * vocabulary)))
+    tokens = text_bytes = 0
+
+    def scored_ids() -> Iterator[np.ndarray]:
+        nonlocal tokens, text_bytes
+        for number, document in enumerate(as_documents(tokenizer, documents), 1):
+            if max_tokens is not None:
+                windows_left = -(-(max_tokens - tokens) // context)
+                document = cut(document, windows_left * context, tokenizer)
+            _check_ids(document.ids, number, vocabulary)
+            tokens += len(document.ids)
+            text_bytes += document.text_bytes
+            yield document.ids
+            if max_tokens is not None and tokens >= max_tokens:
+                return
+
+    nats = 0.0
+    was_training = model.training
+    model.eval()
+    precision = torch.autocast(model.device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
+    try:
+        with torch.inference_mode(), precision, _progress(max_tokens, progress) as advance:
+            for inputs_BT, targets_BT in batches(scored_ids(), prefix_id(tokenizer), context, rows):
+                nats += nll(model, inputs_BT, targets_BT)
+                advance(int((targets_BT != IGNORED).sum()))
+    finally:
+        model.train(was_training)
+    if not tokens or not text_bytes:
+        raise FoveateError("there is no text to score: the data holds only empty documents")
+    per_token = nats / tokens
+    return Evaluation(
+        bpb=nats / math.log(2) / text_bytes,
+        perplexity=math.exp(min(per_token, 700.0)),
+        nll_per_token=per_token,
+        tokens=tokens,
+        bytes=text_bytes,
+        context=context,
+    )
+
+
+def check_context(model: PreTrainedModel, context: int) -> None:
+    """Raise a ``FoveateError`` unless the model has positions for ``context`` tokens."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if context < 1 or (limit is not None and context > limit):
+        raise FoveateError(
+            f"--context: {context} must be from 1 to {limit or 'what memory allows'}, the model's positions"
+        )
+
+
+def _check_ids(ids_N: np.ndarray, number: int, vocabulary: int) -> None:
+    if len(ids_N) and not 0 <= ids_N.min() <= ids_N.max() < vocabulary:
+        raise FoveateError(
+            f"document {number} has token id {ids_N.max()}, the model knows {vocabulary:,} ids; "
+            f"is this the model's own tokenizer?"
+        )
+
+
+def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id a document begins after: beginning-of-text if the tokenizer has it, else end-of-text, as in lm-eval."""
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return token_id
+    raise FoveateError(
+        "the tokenizer has neither a beginning-of-text nor an end-of-text token to start a document with"
+    )
+
+
+def batches(documents: Iterable[np.ndarray], prefix: int, context: int, rows: int) -> Iterator[Windows]:
+    """The windows of all documents, ``rows`` at a time, each batch of one length.
+
+    Documents shorter than the context are padded to the longest of their batch on the right, where a causal model
+    does not look.
+    """
+    full: list[Windows] = []
+    short: list[Windows] = []
+    for ids_N in documents:
+        for windows in document_windows(ids_N, prefix, context):
+            (full if windows[0].shape[1] == context else short).append(windows)
+        waiting = sum(len(inputs) for inputs, _ in full)
+        if waiting >= rows:
+            inputs, targets = (np.concatenate(parts) for parts in zip(*full, strict=True))
+            whole = waiting - waiting % rows
+            for start in range(0, whole, rows):
+                yield inputs[start : start + rows], targets[start : start + rows]
+            full = [(inputs[whole:], targets[whole:])]
+        if len(short) >= 16 * rows:  # enough of them that neighbours by length need little padding
+            yield from _pad(short, prefix, rows)
+            short = []
+    if sum(len(inputs) for inputs, _ in full):
+        inputs, targets = (np.concatenate(parts) for parts in zip(*full, strict=True))
+        yield inputs, targets
+    yield from _pad(short, prefix, rows)
+
+
+def document_windows(ids_N: np.ndarray, prefix: int, context: int) -> Iterator[Windows]:
+    """One document's windows: those that follow each other as one array, then the last one moved back to be full."""
+    N = len(ids_N)
+    shifted_N = np.concatenate([[prefix], ids_N[:-1]]) if N else ids_N
+    whole = N - N % context
+    if whole:
+        yield shifted_N[:whole].reshape(-1, context), ids_N[:whole].reshape(-1, context)
+    if whole < N:
+        start = max(0, N - context)
+        targets_T = ids_N[start:].copy()
+        targets_T[: whole - start] = IGNORED
+        yield shifted_N[None, start:], targets_T[None]
+
+
+def _pad(short: list[Windows], prefix: int, rows: int) -> Iterator[Windows]:
+    short = sorted(short, key=lambda windows: windows[0].shape[1])
+    for start in range(0, len(short), rows):
+        group = short[start : start + rows]
+        T = group[-1][0].shape[1]
+        inputs_BT = np.full((len(group), T), prefix)
+        targets_BT = np.full((len(group), T), IGNORED)
+        for row, (inputs, targets) in enumerate(group):
+            inputs_BT[row, : inputs.shape[1]] = inputs[0]
+            targets_BT[row, : targets.shape[1]] = targets[0]
+        yield inputs_BT, targets_BT
+
+
+def nll(model: PreTrainedModel, inputs_BT: np.ndarray, targets_BT: np.ndarray) -> float:
+    """Negative log-likelihood in nats of the targets that are not ignored, summed in double precision."""
+    logits_BTV: Tensor = model(input_ids=torch.from_numpy(inputs_BT).to(model.device), use_cache=False).logits
+    logits = logits_BTV.flatten(0, 1)
+    targets = torch.from_numpy(targets_BT).to(model.device).flatten()
+    scored = (targets != IGNORED).nonzero()[:, 0]
+    total = 0.0
+    for chunk in scored.split(max(1, LOGITS_PER_CHUNK // logits.shape[1])):
+        losses = cross_entropy(logits[chunk].float(), targets[chunk], reduction="none")
+        total += losses.cpu().double().sum().item()
+    return total
+
+
+@contextlib.contextmanager
+def _progress(total: int | None, wanted: bool | Callable[[int], Any]) -> Iterator[Callable[[int], Any]]:
+    if callable(wanted):
+        yield wanted
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        TextColumn("{task.completed:,} tokens"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
+        task = bar.add_task("scoring", total=total)
+        yield lambda tokens: bar.advance(task, tokens)

@@ -1,0 +1,72 @@
+"""The log of a run: one JSON object per line in ``metrics.jsonl``, and TensorBoard's files if they are wanted."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import FoveateError
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Metrics:
+    """Appends records to ``metrics.jsonl``, after cutting off what a resumed run is going to write again.
+
+    Args:
+        keep_bytes: how much of an existing file stands: its length when the checkpoint was saved; 0 for a new run.
+    """
+
+    def __init__(self, run: Path, *, keep_bytes: int = 0, tensorboard: bool = False) -> None:
+        self.path = run / METRICS_FILE
+        self.file = self.path.open("ab")
+        if self.file.tell() > keep_bytes:
+            self.file.truncate(keep_bytes)
+        self.board = _open_board(run, self.read()) if tensorboard else None
+
+    def read(self) -> list[dict[str, Any]]:
+        """The records so far."""
+        return read_metrics(self.path.parent)
+
+    def add(self, record: dict[str, Any]) -> None:
+        # one write per line: a reader never sees half a record unless the machine stops within it
+        self.file.write(json.dumps(record).encode() + b"\n")
+        self.file.flush()
+        if self.board is not None:
+            _draw(self.board, record)
+
+    def sync(self) -> int:
+        """Make every record so far durable; returns the file's length in bytes."""
+        os.fsync(self.file.fileno())
+        return os.fstat(self.file.fileno()).st_size
+
+    def close(self) -> None:
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The records of a run directory, oldest first; none if it has no log yet."""
+    path = run / METRICS_FILE
+    if not path.exists():
+        return []
+    # a line without its end is what a killed run was writing
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _open_board(run: Path, kept: list[dict[str, Any]]) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise FoveateError("--tensorboard needs one more package: pip install 'foveate[tensorboard]'") from None
+    return SummaryWriter(str(run / "tensorboard"), purge_step=kept[-1]["step"] + 1 if kept else None)
+
+
+def _draw(board: Any, record: dict[str, Any]) -> None:
+    for name, value in record.items():
+        if isinstance(value, float):
+            board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+    board.flush()

@@ -1,0 +1,237 @@
+"""A training run from beginning to end, or from where it stopped."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.errors import FoveateError
+from foveate.loading import pick_device, quiet_transformers
+from foveate.loading.manifest import write_atomically
+from foveate.train.build import build_model, check_memory, count_parameters, pick_dtype
+from foveate.train.checkpoint import Checkpoint, Checkpoints
+from foveate.train.display import Display
+from foveate.train.documents import Document, sample_documents
+from foveate.train.folder import export, holds_run, locked, make_room
+from foveate.train.metrics import Metrics
+from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
+from foveate.train.signals import StopRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from foveate.data.corpus import Blocks
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a call of ``train`` or ``resume`` came to.
+
+    Attributes:
+        finished: the last step is done and ``path`` is a complete model; otherwise a signal has stopped the run.
+        exit_code: 0, or what a shell expects after the signal.
+        parameters: of the whole model, a tied embedding once.
+        train, valid: the last such records of ``metrics.jsonl``; empty if there are none.
+    """
+
+    path: Path
+    step: int
+    steps: int
+    finished: bool
+    exit_code: int
+    parameters: int
+    train: Record
+    valid: Record
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    overwrite: bool = False,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> RunResult:
+    """Train a new model into the run directory ``settings.out``.
+
+    Args:
+        overwrite: replace a run that is there.
+        on_record: called with each record of ``metrics.jsonl``.
+
+    Raises:
+        FoveateError: bad settings or data, a directory that is taken, too little memory or disk, a loss that is not a
+            number any more.
+    """
+    run = Path(settings.out)
+    with locked(run):
+        make_room(run, overwrite=overwrite)
+        return _Session(settings, run, on_record).go()
+
+
+def resume(
+    run: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> RunResult:
+    """Go on with a run from its newest whole checkpoint, exactly as it would have gone on undisturbed.
+
+    Args:
+        changes: settings given anew; those that would make it another run are refused.
+
+    Raises:
+        FoveateError: as ``train``; there is no run, no checkpoint of it is whole, or its data has changed.
+    """
+    run = Path(run)
+    if not holds_run(run):
+        raise FoveateError(f"there is no run to resume at {run}: no {SETTINGS_FILE}; leave out --resume to start one")
+    with locked(run):
+        settings = TrainSettings(**read_settings_file(run / SETTINGS_FILE))
+        settings = replace(settings, out=str(run)).resumed_with(changes or {})
+        return _Session(settings, run, on_record).go(resuming=True)
+
+
+class _Session:
+    """One process's work on a run whose directory it holds."""
+
+    def __init__(self, settings: TrainSettings, run: Path, on_record: Callable[[Record], None]) -> None:
+        self.settings = settings
+        self.run = run
+        self.on_record = on_record
+        self.checkpoints = Checkpoints(run, keep=settings.keep)
+        self.display = Display(settings.steps, settings.tokens_per_step)
+
+    def go(self, *, resuming: bool = False) -> RunResult:
+        from foveate.data.tokenizer import vocabulary_size
+
+        checkpoint = self._find_checkpoint() if resuming else None
+        device = pick_device(self.settings.device)
+        self.settings = replace(self.settings, dtype=pick_dtype(self.settings.dtype, device))
+        tokenizer = self._tokenizer(checkpoint)
+        check_memory(self.settings, vocabulary_size(tokenizer), device)
+        data, notes = self._data(tokenizer)
+        if checkpoint is not None and checkpoint.notes["data"] != notes["data"]:
+            raise FoveateError(
+                f"the data of {self.run} is not what it was when the run began: {', '.join(self.settings.data)}; "
+                f"bring that back, or choose another --out for a new run"
+            )
+        with quiet_transformers():
+            model = build_model(self.settings, tokenizer)
+        settings = self.settings = self.settings.resolve(parameters=count_parameters(model))
+        write_atomically(self.run / SETTINGS_FILE, settings.to_yaml())
+        keep_bytes = 0 if checkpoint is None else checkpoint.notes["metrics_bytes"]
+        metrics = Metrics(self.run, keep_bytes=keep_bytes, tensorboard=settings.tensorboard)
+        stop = StopRequest(self.display.note)
+
+        from foveate.train.trainer import CausalTrainer
+
+        with quiet_transformers(), self.display, stop:
+            trainer = CausalTrainer(
+                model=model,
+                tokenizer=tokenizer,
+                settings=settings,
+                device=device,
+                data=data,
+                documents=self._documents(tokenizer),
+                checkpoints=self.checkpoints,
+                metrics=metrics,
+                notes=notes,
+                on_record=self._on_record,
+                on_step=self.display.on_step,
+                stop=stop,
+            )
+            trainer.run(None if checkpoint is None else checkpoint.path)
+        records = metrics.read()
+        metrics.close()
+        if trainer.finished:
+            export(self.checkpoints.at(settings.steps), self.run)
+        return RunResult(
+            path=self.run,
+            step=trainer.state.global_step,
+            steps=settings.steps,
+            finished=trainer.finished,
+            exit_code=stop.exit_code if not trainer.finished else 0,
+            parameters=model.num_parameters(),
+            train=next((record for record in reversed(records) if record["kind"] == "train"), {}),
+            valid=next((record for record in reversed(records) if record["kind"] == "valid"), {}),
+        )
+
+    def _on_record(self, record: Record) -> None:
+        self.display.on_record(record)
+        self.on_record(record)
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        if self.checkpoints.clear_unfinished():
+            self.display.note("removed a checkpoint that was being written when the run was stopped")
+        checkpoint = self.checkpoints.newest_whole(self.display.note)
+        if checkpoint is None:
+            self.display.note(f"{self.run} has no checkpoint yet; starting at the first step")
+        else:
+            self.display.note(f"resuming from {checkpoint.path}")
+        return checkpoint
+
+    def _tokenizer(self, checkpoint: Checkpoint | None) -> PreTrainedTokenizerBase:
+        from foveate.data.split import split_documents
+        from foveate.data.tokenizer import load_tokenizer, make_tokenizer
+
+        if checkpoint is not None:
+            return load_tokenizer(checkpoint.path)
+        settings = self.settings
+        return make_tokenizer(
+            settings.tokenizer,
+            lambda: split_documents(
+                settings.data,
+                split=self._train_split,
+                valid_fraction=settings.valid_fraction,
+                text_field=settings.text_field,
+            ),
+        )
+
+    @property
+    def _train_split(self) -> str:
+        return "all" if self.settings.valid_data or not self.settings.valid_fraction else "train"
+
+    def _data(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Blocks, Record]:
+        """The training sequences, and what a checkpoint notes of them and of where it was made."""
+        import torch
+        import transformers
+
+        from foveate import __version__
+        from foveate.data.corpus import Blocks, open_corpus
+        from foveate.data.documents import fingerprint
+
+        settings = self.settings
+        corpus = open_corpus(
+            settings.data,
+            tokenizer,
+            split=self._train_split,
+            valid_fraction=settings.valid_fraction or 0.01,
+            text_field=settings.text_field,
+        )
+        versions = {
+            "foveate": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        }
+        return Blocks(corpus, settings.context), {"data": fingerprint(settings.data), "versions": versions}
+
+    def _documents(self, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
+        """What to validate on."""
+        from foveate.data.corpus import open_corpus
+
+        settings = self.settings
+        if not settings.valid_data and not settings.valid_fraction:
+            return []
+        corpus = open_corpus(
+            settings.valid_data or settings.data,
+            tokenizer,
+            split="all" if settings.valid_data else "valid",
+            valid_fraction=settings.valid_fraction or 0.01,
+            text_field=settings.text_field,
+        )
+        assert settings.eval_tokens is not None
+        return sample_documents(corpus, tokenizer, settings.eval_tokens)
