@@ -1,0 +1,207 @@
+"""A corpus of tokens: text tokenised once, kept in a memory-mapped file that is found again by its contents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import sys
+import time
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from foveate.data import store
+from foveate.data.documents import as_names, fingerprint, read_documents
+from foveate.data.encode import document_backend, encode_documents, token_dtype
+from foveate.data.progress import byte_progress
+from foveate.data.split import check_split, split_documents, survey_documents
+from foveate.errors import FoveateError
+
+__all__ = ["Blocks", "Corpus", "open_corpus", "read_documents", "split_documents"]
+
+FORMAT = 1  # part of every cache key: raise it when equal inputs would give other files
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Documents as token ids, one after the other, each followed by the end-of-text id.
+
+    Document d is ``tokens[starts[d] : starts[d + 1]]``, the last of them end-of-text. Pickling one that
+    ``open_corpus`` gave carries the name of its file, not the tokens.
+    """
+
+    tokens: np.ndarray  # uint16 or uint32 [tokens], memory-mapped
+    starts: np.ndarray  # int64 [documents + 1]
+    text_bytes: np.ndarray  # int64 [documents]: UTF-8 bytes of each document's text
+    end_id: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        tokens = self.tokens
+        if isinstance(tokens, np.memmap) and isinstance(tokens.base, mmap.mmap):
+            return self.__dict__ | {"tokens": (tokens.filename, tokens.dtype)}
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["tokens"], tuple):
+            filename, dtype = state["tokens"]
+            state = state | {"tokens": np.memmap(filename, dtype, "r")}
+        self.__dict__.update(state)
+
+
+def open_corpus(
+    data: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    split: str = "all",
+    valid_fraction: float = 0.01,
+    text_field: str = "text",
+    cache_dir: Path | None = None,
+    progress: bool = True,
+) -> Corpus:
+    """The tokens of one side of the split of ``data``, tokenised only if the cache does not have them yet.
+
+    Args:
+        data, text_field: as in ``read_documents``.
+        tokenizer: any with an end-of-text token.
+        split, valid_fraction: as in ``split_documents``.
+        cache_dir: by default ``$FOVEATE_CACHE`` or ``~/.cache/foveate``.
+        progress: on standard error, while tokenising.
+
+    Raises:
+        FoveateError: as ``split_documents``; a tokenizer without end-of-text token; a cache that cannot be written.
+    """
+    check_split(split, valid_fraction)
+    end_id = tokenizer.eos_token_id
+    if end_id is None:
+        raise FoveateError(
+            "the tokenizer has no end-of-text token to part documents with; set its eos_token, "
+            "or get it through foveate.data.tokenizer.load_tokenizer, which adds one"
+        )
+    names = as_names(data)
+    key = {
+        "format": FORMAT,
+        "data": fingerprint(names),
+        "tokenizer": _tokenizer_text(tokenizer),
+        "end_id": end_id,
+        "text_field": text_field,
+        "split": split if split == "all" else [split, valid_fraction],
+    }
+    digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
+    folder = (cache_dir or store.cache_folder()) / "corpus" / digest
+    corpus = _load(folder, end_id)
+    if corpus is None:
+        with store.lock(folder):
+            corpus = _load(folder, end_id)  # another process may have built it meanwhile
+            if corpus is None:
+                _build(folder, names, tokenizer, split, valid_fraction, text_field, progress)
+                corpus = _load(folder, end_id)
+    assert corpus is not None
+    return corpus
+
+
+def _tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = document_backend(tokenizer)
+    if backend is not None:
+        return backend.to_str()
+    return json.dumps([repr(tokenizer), tokenizer.get_vocab()], sort_keys=True)
+
+
+def _load(folder: Path, end_id: int) -> Corpus | None:
+    arrays = store.load_arrays(folder, ("tokens", "starts", "text_bytes"), mapped="tokens")
+    if arrays is None:
+        return None
+    tokens, starts = arrays["tokens"], arrays["starts"]
+    if len(starts) != len(arrays["text_bytes"]) + 1 or starts[0] != 0 or starts[-1] != len(tokens):
+        return None
+    return Corpus(tokens=tokens, starts=starts, text_bytes=arrays["text_bytes"], end_id=end_id)
+
+
+def _build(
+    folder: Path,
+    data: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    split: str,
+    valid_fraction: float,
+    text_field: str,
+    progress: bool,
+) -> None:
+    began = time.monotonic()
+    dtype = token_dtype(tokenizer)
+    end = np.array([tokenizer.eos_token_id], dtype).tobytes()
+    starts, text_bytes = array("q", [0]), array("q")
+    # a first pass before the long one: bad input is heard of at once, and the bar knows where it ends
+    total = survey_documents(data, text_field=text_field, progress=progress).bytes_of(split, valid_fraction)
+    texts = split_documents(data, split=split, valid_fraction=valid_fraction, text_field=text_field, progress=progress)
+    title = "tokenising" if split == "all" else f"tokenising {split} text"
+    with (
+        store.replacing(folder) as new,
+        (new / "tokens").open("wb") as file,
+        byte_progress(title, total, show=progress) as advance,
+    ):
+        for text, ids in encode_documents(tokenizer, texts):
+            file.write(ids.tobytes())
+            file.write(end)
+            starts.append(starts[-1] + len(ids) + 1)
+            text_bytes.append(len(text.encode()))
+            advance(text_bytes[-1])
+        file.flush()
+        np.array(starts, np.int64).tofile(new / "starts")
+        np.array(text_bytes, np.int64).tofile(new / "text_bytes")
+        int64 = np.dtype(np.int64)
+        store.write_manifest(
+            new,
+            {"tokens": (dtype, starts[-1]), "starts": (int64, len(starts)), "text_bytes": (int64, len(text_bytes))},
+        )
+    if progress:
+        print(
+            f"{title}: {sum(text_bytes) / 1e6:.1f} MB in {len(text_bytes):,} documents are {starts[-1]:,} tokens "
+            f"({time.monotonic() - began:.1f} s)",
+            file=sys.stderr,
+        )
+
+
+class Blocks(Dataset[dict[str, torch.Tensor]]):
+    """A corpus cut into blocks of ``context`` tokens for a causal language model, which shifts the labels itself.
+
+    Item i is ``{"input_ids": int64 [context], "labels": int64 [context]}``. A block starts with the last token of the
+    one before, so every token of the corpus but the first is predicted exactly once; the last block reaches back to
+    be full, and its labels are -100 where the block before has predicted them.
+
+    Raises:
+        FoveateError: ``context`` is below 2, or the corpus is shorter than one block.
+    """
+
+    def __init__(self, corpus: Corpus, context: int) -> None:
+        if context < 2:
+            raise FoveateError(f"context is {context}; it must be at least 2, one token to read and one to predict")
+        if len(corpus.tokens) < context:
+            raise FoveateError(
+                f"the text has {len(corpus.tokens)} tokens, fewer than one block of {context}; "
+                f"give more text or a context of at most {len(corpus.tokens)}"
+            )
+        self.corpus = corpus
+        self.context = context
+
+    def __len__(self) -> int:
+        return -(-(len(self.corpus.tokens) - 1) // (self.context - 1))
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"block {index} of {len(self)}")
+        first = index * (self.context - 1)
+        start = min(first, len(self.corpus.tokens) - self.context)
+        ids = torch.from_numpy(self.corpus.tokens[start : start + self.context].astype(np.int64))
+        if start == first:
+            return {"input_ids": ids, "labels": ids}
+        labels = ids.clone()
+        labels[: first - start + 1] = IGNORED_LABEL
+        return {"input_ids": ids, "labels": labels}

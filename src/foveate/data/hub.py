@@ -1,0 +1,77 @@
+"""Datasets from the Hugging Face hub, named ``hf:NAME[:CONFIG][:SPLIT]``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import FoveateError
+
+PREFIX = "hf:"
+ROWS_AT_ONCE = 256
+
+
+def hub_is_reachable() -> bool:
+    """Ask once, at once: the hub's own clients try again for most of a minute before they give up."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # of which kind depends on the client library, and on offline mode
+        return False
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubDataset:
+    """One split of a dataset on the hub, or in a local folder that the datasets library can read."""
+
+    name: str  # as the user wrote it, with the prefix
+
+    def documents(self, text_field: str) -> Iterator[str]:
+        """Each row's text. Raises FoveateError where a row has none."""
+        columns = _load(self.name).column_names
+        if text_field not in columns:
+            raise FoveateError(
+                f"{self.name}: there is no field {text_field!r}; it has {', '.join(columns)}: choose one as text field"
+            )
+        number = 0
+        for rows in _load(self.name).select_columns([text_field]).iter(ROWS_AT_ONCE):
+            for text in rows[text_field]:
+                number += 1
+                if not isinstance(text, str):
+                    raise FoveateError(
+                        f"{self.name}: row {number}: the field {text_field!r} holds {type(text).__name__}, not text"
+                    )
+                yield text
+
+    def fingerprint(self) -> str:
+        """Changes with the dataset's contents."""
+        return f"{self.name} {_load(self.name)._fingerprint}"
+
+
+@lru_cache(maxsize=8)
+def _load(name: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise FoveateError(f"{name}: this takes the package datasets; install foveate[hub]") from None
+    from huggingface_hub import constants
+
+    path, config, split = [*name.removeprefix(PREFIX).split(":", 2), "", ""][:3]
+    if not path:
+        raise FoveateError(f"{name!r} names no dataset; write hf:NAME, hf:NAME:CONFIG or hf:NAME:CONFIG:SPLIT")
+    if not (Path(path).exists() or constants.HF_HUB_OFFLINE or hub_is_reachable()):
+        raise FoveateError(
+            f"{name}: the hub cannot be reached; go online, or set HF_HUB_OFFLINE=1 to use a dataset that was "
+            f"downloaded before"
+        )
+    try:
+        return datasets.load_dataset(path, config or None, split=split or "train")
+    except Exception as error:  # of which kind depends on the dataset's own format and on the network
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise FoveateError(f"{name} cannot be loaded: {reason}") from error
