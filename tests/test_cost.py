@@ -82,8 +82,8 @@ def test_backward_bytes_are_those_autograd_keeps(model, dtype) -> None:
         torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"),
     ):
         model.train()(input_ids=ids, labels=ids, use_cache=False)
-    # rotary tables and masks, which do not grow with the batch, are left out of the prediction
-    assert cost_of(model, dtype=dtype).total.backward_bytes == pytest.approx(sum(storages.values()), rel=0.04)
+    # rotary tables, which do not grow with the batch, are left out of the prediction
+    assert cost_of(model, dtype=dtype).total.backward_bytes == pytest.approx(sum(storages.values()), rel=0.05)
 
 
 def held_bytes(tape: Tape, context: int) -> int:

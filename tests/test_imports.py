@@ -27,7 +27,7 @@ PARTS = {
     "model": {"spec"},
     "hf": {"model"},
     "data": {"errors"},
-    "loading": {"hf"},
+    "loading": {"hf", "data"},
     "train": {"hf", "data", "loading", "cost", "shape", "values"},
     "probes": {"hf", "data", "loading", "train"},
     "bench": {"hf", "data", "loading", "train", "cost"},

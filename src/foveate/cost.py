@@ -11,7 +11,7 @@ the widths of the finer and the coarser level of a move, k its factor, e bytes o
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 from foveate.errors import FoveateError
@@ -24,7 +24,7 @@ FP32 = 4
 TOKEN_ID = 8
 FP32_COPIES = 4  # of a parameter while training with Adam: itself, its gradient and two moments
 TRAINING = 3  # forward, and a backward of twice its products
-FOVEA_SAMPLES = 512  # positions over which the keys of a fovea are averaged
+FOVEA_SAMPLES = 512  # positions that stand for all others when the keys of a fovea are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class Part:
         params: Parameters, a tied embedding once.
         flops_per_token: One token decoded with the cache at the end of the context, averaged over the clock.
         train_flops_per_token: Forward and backward, averaged over all positions of the context.
-        backward_bytes: Kept from the forward for the backward, beside parameters.
+        backward_bytes: Kept from the forward for the backward, beside parameters; right to 5% on a CPU. Norms are taken
+            to run as separate operations: where a device has them as one kernel, less is kept.
         cache_bytes: Kept in order to go on decoding. What is reserved ahead, to be written in place, is not counted.
     """
 
@@ -155,8 +156,7 @@ def predict(spec: HierarchySpec, load: Load) -> Cost:
         match step:
             case Run():
                 layers[step.stride] += step.layers
-                layer = _layer(spec.level(step.stride), step.attention, load)
-                parts[step.stride] = sum([layer] * step.layers, parts[step.stride])
+                parts[step.stride] += _run(spec.level(step.stride), step, load)
             case Pool():
                 parts[step.stride] += _pool(spec.level(step.source), spec.level(step.stride), spec.pooling, load)
             case Expand():
@@ -196,9 +196,9 @@ def _sharp_from(fovea: Attention, units: int) -> int:
 
 
 def _scale(fovea: Attention, i: int) -> int:
-    """Units per group of the scale after ``i`` others."""
-    listed = fovea.scales
-    return listed[i] if i < len(listed) else listed[-1] * OCTAVE ** (i - len(listed) + 1)
+    """Units per group of the scale after ``i`` others; before the first, a unit."""
+    listed = (1, *fovea.scales)
+    return listed[i + 1] if i + 1 < len(listed) else listed[-1] * OCTAVE ** (i + 2 - len(listed))
 
 
 def _fovea_slots(fovea: Attention, units: int) -> int:
@@ -221,16 +221,21 @@ def mean_keys_seen(attention: Attention, units: int) -> float:
     return full - full * (full - 1) / (2 * units)
 
 
+def _run(level: Level, run: Run, load: Load) -> Part:
+    layers = sum([_layer(level, run.attention, load)] * run.layers, Part())
+    if run.attention.kind != "fovea" or not run.layers:
+        return layers
+    blocks, keys = _gathered(run.attention, load.units(level.stride))
+    return layers + Part(backward_bytes=load.batch * load.element * blocks * run.attention.block * keys)  # the mask
+
+
 def _layer(level: Level, attention: Attention, load: Load) -> Part:
     D, H, K, d, F = level.width, level.heads, level.kv_heads, level.head_dim, level.feed_forward
     units, e = load.units(level.stride), load.element
     matrices = (H + 2 * K) * d * D + H * d * D + 3 * D * F
     per_key = 4 * H * d
-    saved = 2 * _saved_norm(D) + e * (2 * D + 4 * F)
-    saved += e * ((H + 2 * K) * d + (H + K) * d + H * d) + FP32 * H  # qkv, rotated q and k, output and log-sum-exp
-    saved_bytes = units * saved
-    if attention.kind != "full":
-        saved_bytes += e * _saved_blocks(level, attention, units)
+    saved = units * (2 * _saved_norm(D) + e * (2 * D + 4 * F) + FP32 * H)  # the last: log-sum-exp of attention
+    saved += e * _saved_by_attention(level, attention, units)
     return Part(
         params=matrices + 2 * D + K * _fovea_params(attention, d),
         flops_per_token=(2 * matrices + per_key * keys_seen(attention, max(units, 1))) / level.stride,
@@ -238,7 +243,7 @@ def _layer(level: Level, attention: Attention, load: Load) -> Part:
         * (2 * matrices + per_key * mean_keys_seen(attention, units))
         * units
         / load.context,
-        backward_bytes=load.batch * saved_bytes + load.weight_copies(matrices),
+        backward_bytes=load.batch * saved + load.weight_copies(matrices),
         cache_bytes=load.batch * e * K * d * _items_kept(attention, units),
     )
 
@@ -258,15 +263,28 @@ def _fovea_params(attention: Attention, head_dim: int) -> int:
     return sum(coarse // fine + 2 * head_dim for fine, coarse in pairwise(scales))
 
 
-def _saved_blocks(level: Level, attention: Attention, units: int) -> int:
-    """Numbers copied because queries are cut into blocks that each bring their keys along."""
-    H, K, d = level.heads, level.kv_heads, level.head_dim
-    block = attention.window if attention.window is not None else attention.block
-    if units <= block:
-        return 0
-    keys = 2 * block if attention.kind == "window" else keys_seen(attention, units)
-    blocks = -(-units // block) - 1
-    return blocks * (keys * 2 * K * d + block * H * d) + units * H * d
+def _saved_by_attention(level: Level, attention: Attention, units: int) -> int:
+    """Numbers kept between a layer's projections: queries, keys, values and output."""
+    queries, keys = level.width, level.kv_heads * level.head_dim
+    if attention.kind == "fovea":
+        blocks, gathered = _gathered(attention, units)
+        pooled = sum((blocks + 2) * attention.block // _scale(attention, i - 1) for i in range(len(attention.scales)))
+        return units * 2 * queries + 2 * keys * (pooled + blocks * gathered) if units else 0
+    # the projection's output holds the values, so its queries and keys are kept too, beside the rotated ones
+    saved = units * ((queries + 2 * keys) + (queries + keys) + queries)
+    if attention.window is None or units <= attention.window:
+        return saved
+    # blocks of queries after the first bring the keys of two windows along; joining the blocks copies the output
+    blocks = -(-units // attention.window) - 1
+    return saved + blocks * attention.window * (4 * keys + queries) + units * queries
+
+
+def _gathered(fovea: Attention, units: int) -> tuple[int, int]:
+    """Blocks of queries, and the keys gathered for each: of every scale as many as any block sees."""
+    blocks = -(-units // fovea.block)
+    # how many that is goes up and down with a short period as blocks go by
+    lasts = [groups_seen(fovea, units - i * fovea.block) for i in range(min(blocks, FOVEA_SAMPLES))]
+    return blocks, 2 * fovea.block + sum(max(seen) for seen in zip_longest(*lasts, fillvalue=0))
 
 
 def _pool(fine: Level, coarse: Level, kind: str, load: Load) -> Part:
