@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,20 +86,22 @@ def evaluate(
             if max_tokens is not None:
                 windows_left = -(-(max_tokens - tokens) // context)
                 document = cut(document, windows_left * context, tokenizer)
-            _check_ids(document.ids, number, vocabulary)
+            check_ids(document.ids, f"document {number}", model)
             tokens += len(document.ids)
             text_bytes += document.text_bytes
             yield document.ids
             if max_tokens is not None and tokens >= max_tokens:
                 return
 
+    prefix = prefix_id(tokenizer)
+    check_ids([prefix], "the mark that begins a document", model)
     nats = 0.0
     was_training = model.training
     model.eval()
     precision = torch.autocast(model.device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
     try:
         with torch.inference_mode(), precision, _progress(max_tokens, progress) as advance:
-            for inputs_BT, targets_BT in batches(scored_ids(), prefix_id(tokenizer), context, rows):
+            for inputs_BT, targets_BT in batches(scored_ids(), prefix, context, rows):
                 nats += nll(model, inputs_BT, targets_BT)
                 advance(int((targets_BT != IGNORED).sum()))
     finally:
@@ -126,11 +128,12 @@ def check_context(model: PreTrainedModel, context: int) -> None:
         )
 
 
-def _check_ids(ids_N: np.ndarray, number: int, vocabulary: int) -> None:
-    if len(ids_N) and not 0 <= ids_N.min() <= ids_N.max() < vocabulary:
+def check_ids(ids: Sequence[int] | np.ndarray, owner: str, model: PreTrainedModel) -> None:
+    """Raise a ``FoveateError`` unless the model knows every one of ``ids``."""
+    vocabulary = model.config.get_text_config().vocab_size
+    if len(ids) and not 0 <= np.min(ids) <= np.max(ids) < vocabulary:
         raise FoveateError(
-            f"document {number} has token id {ids_N.max()}, the model knows {vocabulary:,} ids; "
-            f"is this the model's own tokenizer?"
+            f"{owner} has token id {np.max(ids)}, the model knows {vocabulary:,} ids; is the tokenizer the model's own?"
         )
 
 

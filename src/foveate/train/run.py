@@ -23,7 +23,7 @@ from foveate.train.signals import StopRequest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from foveate.data.corpus import Blocks
+    from foveate.data.corpus import Blocks, Corpus
 
 Record = dict[str, Any]
 
@@ -221,17 +221,29 @@ class _Session:
 
     def _documents(self, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
         """What to validate on."""
-        from foveate.data.corpus import open_corpus
-
         settings = self.settings
         if not settings.valid_data and not settings.valid_fraction:
             return []
-        corpus = open_corpus(
-            settings.valid_data or settings.data,
-            tokenizer,
-            split="all" if settings.valid_data else "valid",
-            valid_fraction=settings.valid_fraction or 0.01,
-            text_field=settings.text_field,
-        )
         assert settings.eval_tokens is not None
-        return sample_documents(corpus, tokenizer, settings.eval_tokens)
+        return sample_documents(open_validation(settings, tokenizer), tokenizer, settings.eval_tokens)
+
+
+def open_validation(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> Corpus:
+    """The text a run holds out, all of it.
+
+    Raises:
+        FoveateError: it holds out none.
+    """
+    from foveate.data.corpus import open_corpus
+
+    if settings.valid_data:
+        return open_corpus(settings.valid_data, tokenizer, text_field=settings.text_field)
+    if not settings.valid_fraction:
+        raise FoveateError("the run held out no text; name some with --data")
+    return open_corpus(
+        settings.data,
+        tokenizer,
+        split="valid",
+        valid_fraction=settings.valid_fraction,
+        text_field=settings.text_field,
+    )

@@ -1,0 +1,92 @@
+"""``foveate eval``: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.cli.values import count, length
+from foveate.errors import FoveateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from foveate.train.documents import Document
+
+HELP = "score a model on text: bits per byte, perplexity"
+EXAMPLES = """examples:
+  foveate eval runs/mine --data held-out.jsonl.xz
+  foveate eval runs/mine                                on what the run itself held out
+  foveate eval path/to/any/causal-lm --data book.txt --context 1024 --json
+
+The windows are those of lm-eval's rolling log-likelihood: each document by itself, after an end-of-text mark, in
+windows of --context tokens that do not overlap, the last one moved back to be full."""
+
+DEFAULT_CONTEXT = 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN", help="a run directory, or any Hugging Face causal language model's")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="files, folders, globs, hf:NAME, or books (default: what the run held out)",
+    )
+    parser.add_argument("--text-field", default="text", metavar="NAME", help="of .jsonl lines (default: text)")
+    parser.add_argument(
+        "--context",
+        type=length,
+        metavar="N",
+        help=f"tokens of a window (default: the run's, else {DEFAULT_CONTEXT} or the model's positions)",
+    )
+    parser.add_argument("--batch", type=count, metavar="N", help="windows computed at once (default: by memory)")
+    parser.add_argument("--tokens", type=count, metavar="N", help="stop at so many tokens, for a quick look")
+    parser.add_argument("--dtype", default="fp32", metavar="T", help="of the weights: fp32, bf16 (default: fp32)")
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def run(args: argparse.Namespace) -> None:
+    from foveate.loading import load
+    from foveate.train.evaluate import check_context, evaluate
+
+    settings = _run_settings(Path(args.model))
+    if not args.data and settings is None:
+        raise FoveateError(f"--data is missing: {args.model} is not a run directory that could know what it held out")
+    model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
+    context = args.context or (settings.context if settings else None)
+    if context is None:
+        context = min(DEFAULT_CONTEXT, getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
+    check_context(model, context)
+    documents: Iterable[str] | Iterable[Document]
+    if args.data:
+        from foveate.data.corpus import read_documents
+
+        documents = read_documents(args.data, text_field=args.text_field)
+    else:
+        from foveate.train.documents import corpus_documents
+        from foveate.train.run import open_validation
+
+        documents = corpus_documents(open_validation(settings, tokenizer))
+    result = evaluate(model, tokenizer, documents, context=context, batch=args.batch, max_tokens=args.tokens)
+    values = dataclasses.asdict(result)
+    if args.json:
+        print(json.dumps(values))
+        return
+    print(f"{result.bpb:.4f} bits per byte, perplexity {result.perplexity:.4g}")
+    print(
+        f"{result.tokens:,} tokens in {result.bytes:,} bytes, context {result.context:,}, "
+        f"{result.nll_per_token:.4f} nats per token"
+    )
+
+
+def _run_settings(path: Path) -> Any:
+    from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
+
+    file = path / SETTINGS_FILE
+    return TrainSettings(**read_settings_file(file)) if file.is_file() else None

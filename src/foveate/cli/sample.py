@@ -1,0 +1,87 @@
+"""``foveate sample``: let a model write."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from foveate.cli.values import count
+from foveate.errors import FoveateError
+
+HELP = "continue a prompt, shown as it is decoded"
+EXAMPLES = """examples:
+  foveate sample runs/mine --prompt "It was a dark night"
+  foveate sample runs/mine --prompt "It was a dark night" --temperature 0.8 --top-p 0.95 --seed 7 --tokens 400
+  foveate sample runs/mine --prompt-file beginning.txt --greedy"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN", help="a run directory, or any Hugging Face causal language model's")
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", metavar="TEXT", help="the text to continue")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="a file that holds it; - for standard input")
+    parser.add_argument("--tokens", type=count, metavar="N", help="new tokens at most (default: 200)")
+    parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="below 1 safer (default: 1)")
+    parser.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens only")
+    parser.add_argument("--top-p", type=float, metavar="X", help="draw from the likeliest that make up X of 1")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="the same seed, the same text (default: another each time)"
+    )
+    parser.add_argument("--dtype", default="fp32", metavar="T", help="of the weights: fp32, bf16 (default: fp32)")
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output, when it is done")
+
+
+def run(args: argparse.Namespace) -> None:
+    prompt = args.prompt if args.prompt_file is None else _read(args.prompt_file)
+    if not prompt:
+        raise FoveateError("the prompt is empty; write for example --prompt 'Once upon a time'")
+
+    from foveate.loading import load
+    from foveate.train.sample import sample
+
+    model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
+    if not args.json:
+        _show(prompt)
+    try:
+        result = sample(
+            model,
+            tokenizer,
+            prompt,
+            tokens=args.tokens,
+            greedy=args.greedy,
+            temperature=args.temperature,
+            top_k=args.top_k,
+            top_p=args.top_p,
+            seed=args.seed,
+            on_text=_ignore if args.json else _show,
+        )
+    finally:
+        if not args.json:
+            print(flush=True)
+    if args.json:
+        values = dataclasses.asdict(result) | {"tokens_per_s": round(result.tokens_per_s, 1)}
+        print(json.dumps({"prompt": prompt, **values}))
+    print(f"{result.tokens} tokens, {result.tokens_per_s:.1f} tokens/s", file=sys.stderr)
+
+
+def _show(piece: str) -> None:
+    print(piece, end="", flush=True)
+
+
+def _ignore(piece: str) -> None:
+    pass
+
+
+def _read(name: str) -> str:
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return raw.decode()
+    except OSError as error:
+        raise FoveateError(f"--prompt-file: cannot read {name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise FoveateError(f"--prompt-file: {name} is not UTF-8 text") from None
