@@ -101,7 +101,7 @@ def test_the_table_shows_every_level_and_the_total(capsys) -> None:
         (["--walk", "1@1", "--heads", "0"], "heads is 0"),
         (["--walk", "1@1", "--pooling", "max"], "invalid choice: 'max'"),
         (["--walk", "1@1", "nowhere"], "not both"),
-        (["nowhere"], "nowhere is not a directory"),
+        (["nowhere"], "there is no model at nowhere"),
         (["."], "has no config.json"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from foveate.cli.shape import add_shape_arguments
 from foveate.cost import DTYPE_BYTES, Cost, Load, Part, predict
 from foveate.errors import FoveateError
+from foveate.loading import model_folder
 from foveate.shape import config_values, spec_from_config
 from foveate.spec import HierarchySpec, Run
 from foveate.values import count, length
@@ -77,15 +78,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def read_config(run: Path) -> Mapping[str, Any]:
-    """The ``config.json`` of a run's directory.
+    """The ``config.json`` of a run, or of the newest whole checkpoint of an unfinished one.
 
     Raises:
-        FoveateError: it is missing, unreadable, or of another kind of model.
+        FoveateError: it is missing, damaged, or of another kind of model.
     """
-    path = run / "config.json"
-    if not path.is_file():
-        problem = "has no config.json" if run.is_dir() else "is not a directory"
-        raise FoveateError(f"{run} {problem}; give a run's directory, or describe a model with --walk")
+    path = model_folder(run) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
