@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,7 +76,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     """
     for left_behind in folder.parent.glob(f"{folder.name}.new-*"):  # by a process that was killed
         shutil.rmtree(left_behind, ignore_errors=True)
-    new = Path(tempfile.mkdtemp(prefix=f"{folder.name}.new-", dir=folder.parent))
+    new = folder.with_name(f"{folder.name}.new-{os.getpid()}")
+    new.mkdir()
     try:
         yield new
         for path in new.iterdir():
