@@ -5,6 +5,7 @@ Shape legend: B batch rows, T new columns, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -89,25 +90,41 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
         for name in UNSUPPORTED_OUTPUTS:
             if kwargs.pop(name, None):
                 raise FoveateError(f"{name} is not supported: the streams of the levels differ in length")
-        x_BTD = self.model.embed(input_ids) if inputs_embeds is None else inputs_embeds
-        B, T = x_BTD.shape[:2]
+        tokens = input_ids if input_ids is not None else inputs_embeds
+        assert tokens is not None
+        B, T = tokens.shape[:2]
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         cache = self._own_cache(past_key_values, use_cache, B)
         mask_BT = _new_columns(attention_mask, B, T, cache.seen if cache is not None else 0)
-        h_BTD = self.model(x_BTD, mask_BT, cache.steps if cache is not None else None)
+        keep = logits_to_keep if isinstance(logits_to_keep, int) else 0
+        h_BTD = self.model(tokens, mask_BT, cache.steps if cache is not None else None, keep)
         if cache is not None:
             cache.note(T, mask_BT)
         if isinstance(logits_to_keep, Tensor):
             h_BTD = h_BTD[:, logits_to_keep]
-        elif logits_to_keep:
-            h_BTD = h_BTD[:, -logits_to_keep:]
         logits = self.lm_head(h_BTD)
         loss = None
         if labels is not None or kwargs.get("shift_labels") is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache if use_cache else None)
         return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def read(
+        self, input_ids: Tensor, cache: FoveateCache, progress: Callable[[int], Any] | None = None
+    ) -> FoveateCache:
+        """Read a prompt [B, T] into ``cache`` in bounded memory, ``progress`` told the columns read after each chunk.
+
+        A document is read once and asked often: ``generate(ids, past_key_values=copy.deepcopy(cache))``, where ``ids``
+        begins with what was read, goes on from there.
+        """
+        step = max(self.model.chunk // len(input_ids), 1)
+        for chunk in input_ids.split(step, 1):
+            self(input_ids=chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            if progress is not None:
+                progress(chunk.shape[1])
+        return cache
 
     def _own_cache(self, given: Any, use_cache: bool, batch: int) -> FoveateCache | None:
         if isinstance(given, FoveateCache):

@@ -1,4 +1,4 @@
-"""Token ids in, causal features out, whatever the padding: embedding and decoder.
+"""Token ids in, causal features out, whatever the padding and however long: embedding and decoder.
 
 Shape legend: B batch rows, T new columns (pads included), D width of level 1.
 """
@@ -13,6 +13,11 @@ from foveate.model.cache import StepCache
 from foveate.model.decoder import Decoder
 from foveate.spec import HierarchySpec
 
+# Tokens read at once where nothing has to be kept for a backward pass. Full attention compares them with everything
+# before, so a call costs memory for each pair; windows and foveas only for each token.
+CHUNK_FULL = 1024
+CHUNK_LOCAL = 4096
+
 
 class LanguageModel(nn.Module):
     """Embedding and decoder. Rows count from their own first real token, wherever the padding is."""
@@ -21,6 +26,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(vocab_size, spec.levels[0].width)
         self.decoder = Decoder(spec, theta=theta, eps=eps)
+        full = any(run.layers and run.attention.kind == "full" for run in spec.runs)
+        self.chunk = CHUNK_FULL if full else CHUNK_LOCAL
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """Raises FoveateError for ids outside the vocabulary where the device reports them (CPU)."""
@@ -33,8 +40,29 @@ class LanguageModel(nn.Module):
                 f"encode the text with the tokenizer this model was trained with"
             ) from None
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None, cache: StepCache | None = None) -> Tensor:
-        """Features [B, T, D]; zeros where ``mask_BT`` is 0 (padding, at any place)."""
+    def forward(
+        self, tokens: Tensor, mask_BT: Tensor | None = None, cache: StepCache | None = None, keep: int = 0
+    ) -> Tensor:
+        """Features [B, T, D], zeros where ``mask_BT`` is 0 (padding, at any place); if given, of the last ``keep`` only.
+
+        ``tokens`` are ids [B, T] or embeddings [B, T, D]. What is longer than a chunk is read chunk by chunk into the
+        cache, if there is one and no gradients are asked for: memory then follows the chunk, not T.
+        """
+        B, T = tokens.shape[:2]
+        if cache is None or torch.is_grad_enabled() or B * T <= self.chunk:
+            return self._read(tokens, mask_BT, cache)[:, -keep:]
+        step = max(self.chunk // B, 1)
+        kept = []
+        for start in range(0, T, step):
+            end = min(start + step, T)
+            mask = None if mask_BT is None else mask_BT[:, start:end]
+            h_BSD = self._read(tokens[:, start:end], mask, cache)
+            if keep == 0 or end > T - keep:
+                kept.append(h_BSD)
+        return torch.cat(kept, 1)[:, -keep:]
+
+    def _read(self, tokens: Tensor, mask_BT: Tensor | None, cache: StepCache | None) -> Tensor:
+        x_BTD = tokens if tokens.is_floating_point() else self.embed(tokens)
         if mask_BT is None or bool((mask_BT != 0).all()):
             return self.decoder(x_BTD, cache)
         mask_BT = mask_BT != 0

@@ -16,10 +16,14 @@ from torch.nn.functional import silu
 
 from foveate.model.attention import WindowAttention
 from foveate.model.decoder import Decoder
+from foveate.model.fovea import FoveaAttention, GroupPool
 from foveate.model.layers import Layer, Run
 from foveate.model.resample import Expand, Lookup, Pool
+from foveate.spec import Attention
 
-Stream = list[Tensor]  # the units of a level, oldest first, each [D]
+Stream = list[
+    Tensor
+]  # one tensor for each unit of a level, oldest first: the units themselves [D], or their keys [K, d]
 
 
 def reference(decoder: Decoder, x_TD: Tensor) -> Tensor:
@@ -64,13 +68,61 @@ def transformer_layer(layer: Layer, units: Stream, theta: float) -> Stream:
     return out
 
 
-def seen(attention: nn.Module, t: int, keys: list[Tensor], values: list[Tensor]) -> tuple[list[int], Tensor, Tensor]:
+def seen(attention: nn.Module, t: int, keys: Stream, values: Stream) -> tuple[list[float], Tensor, Tensor]:
     """What unit t attends to: positions [L], keys [L, K, d] before rotation, values [L, K, d].
 
     The one place where the kinds of attention differ. ``keys`` and ``values`` are those of all units, each [K, d].
     """
+    if isinstance(attention, FoveaAttention):
+        return seen_by_fovea(attention, t, keys, values)
     first = max(0, t + 1 - attention.window) if isinstance(attention, WindowAttention) else 0
     return list(range(first, t + 1)), torch.stack(keys[first : t + 1]), torch.stack(values[first : t + 1])
+
+
+def seen_by_fovea(
+    attention: FoveaAttention, t: int, keys: Stream, values: Stream
+) -> tuple[list[float], Tensor, Tensor]:
+    """The unit's own block and the one before it unit by unit; before these up to G groups of every scale in turn.
+
+    The groups of a scale begin where a group of the next scale does. The last of the scales given keeps all its groups,
+    or (``tail="log"``) is followed by ever larger ones.
+    """
+    fovea = attention.fovea
+    end = max(t // fovea.block - 1, 0) * fovea.block
+    found = [(float(position), keys[position], values[position]) for position in range(end, t + 1)]
+    j = 0
+    while end:
+        j += 1
+        scale, coarser = fovea_scale(fovea, j), fovea_scale(fovea, j + 1)
+        begin = max(end - fovea.groups * scale, 0)
+        begin = 0 if fovea.tail == "keep" and j == len(fovea.scales) else -(-begin // coarser) * coarser
+        for group in range(begin // scale, end // scale):
+            key, value = fovea_group(attention, j, group, keys, values)
+            offset = cast(GroupPool, attention.pools[min(j, len(attention.pools)) - 1]).offset
+            found.append((group * scale + (scale - 1) / 2, key + offset, value))
+        end = begin
+    positions, seen_keys, seen_values = zip(*found, strict=True)
+    return list(positions), torch.stack(seen_keys), torch.stack(seen_values)
+
+
+def fovea_scale(fovea: Attention, j: int) -> int:
+    """Units per group of the jth scale: 1 of the 0th, then as listed, then four times the one before."""
+    if j == 0:
+        return 1
+    return fovea.scales[j - 1] if j <= len(fovea.scales) else 4 * fovea_scale(fovea, j - 1)
+
+
+def fovea_group(attention: FoveaAttention, j: int, group: int, keys: Stream, values: Stream) -> tuple[Tensor, Tensor]:
+    """Key and value [K, d] of a group: the mean of its members, groups of the scale before, under learned weights."""
+    if j == 0:
+        return keys[group], values[group]
+    k = fovea_scale(attention.fovea, j) // fovea_scale(attention.fovea, j - 1)
+    pool = cast(GroupPool, attention.pools[min(j, len(attention.pools)) - 1])
+    members = [fovea_group(attention, j - 1, group * k + place, keys, values) for place in range(k)]
+    keys_kKd, values_kKd = (torch.stack(part) for part in zip(*members, strict=True))
+    weights_kK = ((keys_kKd * pool.gate).sum(-1) + pool.place_bias).exp()
+    weights_kK1 = (weights_kK / weights_kK.sum(0))[..., None]
+    return (weights_kK1 * keys_kKd).sum(0), (weights_kK1 * values_kKd).sum(0)
 
 
 def pool(step: Pool, finer: Stream) -> Stream:
@@ -140,7 +192,7 @@ def normalise(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     return x / (x.square().mean() + norm.eps).sqrt() * norm.weight
 
 
-def rotate(x_LHd: Tensor, positions: list[int], theta: float) -> Tensor:
+def rotate(x_LHd: Tensor, positions: list[float], theta: float) -> Tensor:
     """Turn the pairs (i, i + d/2) of the vectors at each of the L positions by position · theta^(-2i/d)."""
     d = x_LHd.shape[-1]
     speed = theta ** (-torch.arange(0, d, 2, dtype=torch.float64, device=x_LHd.device) / d)

@@ -133,7 +133,7 @@ class Tape:
         return tuple(part[rows[:, None], :, index] for part in self._views[layer])
 
     def recent(self, layer: int, span: Span, n: int) -> tuple[Tensor, ...]:
-        """The ``n`` items before ``span``, oldest first, each part [R, n, H, d]; anything finite before a row's first."""
+        """The ``n`` items before ``span``, oldest first, each part [R, n, H, d]; finite before a row's first."""
         first = cast(int, span.start) - n if span.even else -1
         if first >= 0 and (self.ring is None or first % self.ring + n <= self.ring):
             first = first if self.ring is None else first % self.ring
