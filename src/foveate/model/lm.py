@@ -43,13 +43,14 @@ class LanguageModel(nn.Module):
     def forward(
         self, tokens: Tensor, mask_BT: Tensor | None = None, cache: StepCache | None = None, keep: int = 0
     ) -> Tensor:
-        """Features [B, T, D], zeros where ``mask_BT`` is 0 (padding, at any place); if given, of the last ``keep`` only.
+        """Features [B, T, D], zeros where ``mask_BT`` is 0 (padding, at any place); if given, the last ``keep``.
 
         ``tokens`` are ids [B, T] or embeddings [B, T, D]. What is longer than a chunk is read chunk by chunk into the
         cache, if there is one and no gradients are asked for: memory then follows the chunk, not T.
         """
         B, T = tokens.shape[:2]
-        if cache is None or torch.is_grad_enabled() or B * T <= self.chunk:
+        short = B * T <= self.chunk
+        if short or cache is None or torch.is_grad_enabled():
             return self._read(tokens, mask_BT, cache)[:, -keep:]
         step = max(self.chunk // B, 1)
         kept = []
