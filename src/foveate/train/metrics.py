@@ -24,11 +24,7 @@ class Metrics:
         self.file = self.path.open("ab")
         if self.file.tell() > keep_bytes:
             self.file.truncate(keep_bytes)
-        self.board = _open_board(run, self.read()) if tensorboard else None
-
-    def read(self) -> list[dict[str, Any]]:
-        """The records so far."""
-        return read_metrics(self.path.parent)
+        self.board = _open_board(run) if tensorboard else None
 
     def add(self, record: dict[str, Any]) -> None:
         # one write per line: a reader never sees half a record unless the machine stops within it
@@ -42,7 +38,10 @@ class Metrics:
         os.fsync(self.file.fileno())
         return os.fstat(self.file.fileno()).st_size
 
-    def close(self) -> None:
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.file.close()
         if self.board is not None:
             self.board.close()
@@ -57,11 +56,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def _open_board(run: Path, kept: list[dict[str, Any]]) -> Any:
+def _open_board(run: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise FoveateError("--tensorboard needs one more package: pip install 'foveate[tensorboard]'") from None
+    kept = read_metrics(run)
     return SummaryWriter(str(run / "tensorboard"), purge_step=kept[-1]["step"] + 1 if kept else None)
 
 

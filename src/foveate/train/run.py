@@ -16,7 +16,7 @@ from foveate.train.checkpoint import Checkpoint, Checkpoints
 from foveate.train.display import Display
 from foveate.train.documents import Document, sample_documents
 from foveate.train.folder import export, holds_run, locked, make_room
-from foveate.train.metrics import Metrics
+from foveate.train.metrics import Metrics, read_metrics
 from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
 from foveate.train.signals import StopRequest
 
@@ -122,13 +122,17 @@ class _Session:
             model = build_model(self.settings, tokenizer)
         settings = self.settings = self.settings.resolve(parameters=count_parameters(model))
         write_atomically(self.run / SETTINGS_FILE, settings.to_yaml())
-        keep_bytes = 0 if checkpoint is None else checkpoint.notes["metrics_bytes"]
-        metrics = Metrics(self.run, keep_bytes=keep_bytes, tensorboard=settings.tensorboard)
         stop = StopRequest(self.display.note)
 
         from foveate.train.trainer import CausalTrainer
 
-        with quiet_transformers(), self.display, stop:
+        keep_bytes = 0 if checkpoint is None else checkpoint.notes["metrics_bytes"]
+        with (
+            Metrics(self.run, keep_bytes=keep_bytes, tensorboard=settings.tensorboard) as metrics,
+            quiet_transformers(),
+            self.display,
+            stop,
+        ):
             trainer = CausalTrainer(
                 model=model,
                 tokenizer=tokenizer,
@@ -144,19 +148,18 @@ class _Session:
                 stop=stop,
             )
             trainer.run(None if checkpoint is None else checkpoint.path)
-        records = metrics.read()
-        metrics.close()
         if trainer.finished:
             export(self.checkpoints.at(settings.steps), self.run)
+        last = {record["kind"]: record for record in read_metrics(self.run)}
         return RunResult(
             path=self.run,
             step=trainer.state.global_step,
             steps=settings.steps,
             finished=trainer.finished,
-            exit_code=stop.exit_code if not trainer.finished else 0,
+            exit_code=0 if trainer.finished else stop.exit_code,
             parameters=model.num_parameters(),
-            train=next((record for record in reversed(records) if record["kind"] == "train"), {}),
-            valid=next((record for record in reversed(records) if record["kind"] == "valid"), {}),
+            train=last.get("train", {}),
+            valid=last.get("valid", {}),
         )
 
     def _on_record(self, record: Record) -> None:

@@ -152,6 +152,7 @@ class CausalTrainer(Trainer):
             },
         )
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+        self._end_here_if_told()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validate, unless told to stop: then the checkpoint says it is due, and the resumed run begins with it."""
@@ -173,7 +174,13 @@ class CausalTrainer(Trainer):
             values = {"bpb": result.bpb, "perplexity": result.perplexity, "nll_per_token": result.nll_per_token}
             self.record("valid", {**values, "valid_tokens": result.tokens, "valid_bytes": result.bytes})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        self._end_here_if_told()
         return values
+
+    def _end_here_if_told(self) -> None:
+        # what is due must be saved with the step it is due at, not with the next
+        if self.stop():
+            self.control.should_save = self.control.should_training_stop = True
 
     def _go_on_evaluating(self, tokens: int) -> None:
         if self.stop():

@@ -1,0 +1,339 @@
+"""Whole runs of a tiny model: what they leave, and that nothing which happens to them changes it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from foveate.errors import FoveateError
+from foveate.loading import load
+from foveate.train import state
+from foveate.train.metrics import read_metrics
+from foveate.train.run import RunResult, open_validation, resume, train
+from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
+from foveate.train.trainer import CausalTrainer
+
+CLOCK = ("elapsed", "tokens_per_s")
+
+
+class Killed(BaseException):
+    """As abrupt as a test can be within its own process."""
+
+
+def weights(path) -> dict[str, torch.Tensor]:
+    return load_file(Path(path) / "model.safetensors")
+
+
+def log(run) -> list[dict]:
+    return [{name: value for name, value in record.items() if name not in CLOCK} for record in read_metrics(Path(run))]
+
+
+def assert_same_run(one: RunResult, other: RunResult) -> None:
+    mine, others = weights(one.path), weights(other.path)
+    assert mine.keys() == others.keys()
+    assert all(torch.equal(mine[name], others[name]) for name in mine)
+    assert log(one.path) == log(other.path)
+
+
+def elsewhere(settings: TrainSettings, name: str = "other") -> TrainSettings:
+    return replace(settings, out=str(Path(settings.out).parent / name))
+
+
+def kill_at(step: int, when: str):
+    """A callback that ends the process, as it were, when the record of that kind and step is written."""
+
+    def on_record(record) -> None:
+        if (record["kind"], record["step"]) == (when, step):
+            raise Killed
+
+    return on_record
+
+
+def test_leaves_a_complete_model(undisturbed) -> None:
+    run = undisturbed.path
+    assert (undisturbed.step, undisturbed.steps, undisturbed.finished, undisturbed.exit_code) == (12, 12, True, 0)
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {"checkpoint-10", "checkpoint-12"}
+    assert not list(run.glob("*.bin"))
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(run), AutoTokenizer.from_pretrained(run)
+    assert type(model).__name__ == "FoveateForCausalLM"
+    assert model.config.use_cache
+    assert tokenizer("ab")["input_ids"] == [97, 98]
+    ours, _ = load(run, device="cpu")
+    ids = torch.tensor([[256, 97, 98, 99]])
+    assert torch.equal(ours(ids).logits, model(ids).logits)
+
+    records = read_metrics(run)
+    assert [(record["kind"], record["step"]) for record in records] == [
+        *[("train", 2), ("train", 4), ("valid", 5), ("train", 6), ("train", 8)],
+        *[("train", 10), ("valid", 10), ("train", 12), ("valid", 12)],
+    ]
+    assert records[0]["tokens"] == 2 * 4 * 32
+    assert records[-2]["loss"] < records[0]["loss"]
+    assert undisturbed.valid == records[-1]
+
+
+def test_can_be_repeated_from_its_settings_file(tmp_path, undisturbed) -> None:
+    again = TrainSettings(**read_settings_file(undisturbed.path / SETTINGS_FILE))
+    assert_same_run(undisturbed, train(replace(again, out=str(tmp_path / "again"))))
+
+
+def test_the_loss_of_the_log_is_that_of_the_model(settings) -> None:
+    """One step of accumulated parts, against the loss that the untrained model gives on the whole text."""
+    settings = replace(settings, tokens=128, batch=4, accumulate=2, log_every=1, lr=0.0, valid_fraction=0.0)
+    result = train(settings)
+    model, _ = load(result.path, device="cpu")
+    seen = list(Path(settings.data[0]).read_bytes())
+    losses = []
+    for start in range(0, len(seen) - 32, 31):
+        ids = torch.tensor([seen[start : start + 32]])
+        losses.append(model(ids, labels=ids).loss.item())
+    # an untrained model is about as surprised by one part of the text as by another
+    assert result.train["loss"] == pytest.approx(sum(losses) / len(losses), rel=0.02)
+
+
+def test_accumulating_changes_only_rounding(settings, undisturbed) -> None:
+    parts = train(replace(settings, accumulate=4))
+    assert parts.train["loss"] == pytest.approx(undisturbed.train["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("model", ["foveate", "llama"])
+def test_trains_under_bf16_and_with_gradient_checkpointing(settings, model, checkpointing) -> None:
+    settings = replace(
+        settings, model=model, walk="2@1", dtype="bf16", gradient_checkpointing=checkpointing, tokens=512
+    )
+    result = train(settings)
+    assert result.finished
+    assert all(weight.dtype == torch.float32 for weight in weights(result.path).values())
+
+
+@pytest.mark.parametrize(
+    ("step", "when", "resumes_from"), [(4, "train", 0), (5, "valid", 0), (8, "train", 5), (12, "valid", 10)]
+)
+def test_a_killed_run_resumes_to_the_bit(settings, undisturbed, step, when, resumes_from, capsys) -> None:
+    with pytest.raises(Killed):
+        train(settings, on_record=kill_at(step, when))
+    result = resume(settings.out)
+    assert (f"checkpoint-{resumes_from}" if resumes_from else "no checkpoint yet") in capsys.readouterr().err
+    assert_same_run(result, undisturbed)
+
+
+def test_killed_again_and_again_resumes_to_the_bit(settings, undisturbed) -> None:
+    with pytest.raises(Killed):
+        train(settings, on_record=kill_at(6, "train"))
+    for step, when in [(8, "train"), (10, "train"), (10, "valid"), (12, "valid")]:
+        with pytest.raises(Killed):
+            resume(settings.out, on_record=kill_at(step, when))
+    assert_same_run(resume(settings.out), undisturbed)
+
+
+def test_a_half_written_checkpoint_is_passed_over(settings, undisturbed, capsys) -> None:
+    with pytest.raises(Killed):
+        train(settings, on_record=kill_at(12, "train"))
+    newest = Path(settings.out) / "checkpoint-10" / "optimizer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    (Path(settings.out) / ".saving" / "checkpoint-12").mkdir(parents=True)
+    result = resume(settings.out)
+    notes = capsys.readouterr().err
+    assert "removed a checkpoint that was being written" in notes
+    assert "passed over checkpoint-10: optimizer.safetensors has 1,000 bytes instead of" in notes
+    assert "resuming from" in notes
+    assert_same_run(result, undisturbed)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("step", "when"), [(6, "train"), (10, "train"), (12, "train")])
+def test_a_signal_saves_and_the_run_resumes_to_the_bit(settings, undisturbed, number, code, step, when) -> None:
+    """At steps 10 and 12 the signal arrives before the validation of that step, which the resumed run makes up for."""
+
+    def on_record(record) -> None:
+        if (record["kind"], record["step"]) == (when, step):
+            os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    stopped = train(settings, on_record=on_record)
+    assert signal.getsignal(number) is handler
+    assert (stopped.step, stopped.finished, stopped.exit_code) == (step, False, code)
+    assert (stopped.path / f"checkpoint-{step}").is_dir()
+    assert_same_run(resume(settings.out), undisturbed)
+
+
+def test_a_second_ctrl_c_leaves_at_once(settings, undisturbed) -> None:
+    def on_record(record) -> None:
+        if record["step"] == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, on_record=on_record)
+    assert_same_run(resume(settings.out), undisturbed)
+
+
+def test_a_finished_run_can_be_made_longer(settings) -> None:
+    short = train(replace(settings, schedule="constant"))
+    longer = resume(short.path, {"tokens": 20 * 128})
+    straight = train(replace(elsewhere(settings), schedule="constant", tokens=20 * 128, warmup=1))
+    assert (longer.step, longer.finished) == (20, True)
+    assert longer.train["loss"] == pytest.approx(straight.train["loss"], rel=0.05)
+
+
+def test_a_learning_rate_can_be_changed_on_resuming(settings) -> None:
+    with pytest.raises(Killed):
+        train(settings, on_record=kill_at(8, "train"))
+    result = resume(settings.out, {"lr": 1e-5})
+    assert result.train["lr"] == pytest.approx(1e-6)
+
+
+def test_resuming_a_finished_run_changes_nothing(settings) -> None:
+    first = train(settings)
+    before, records = weights(first.path), read_metrics(first.path)
+    again = resume(first.path)
+    assert again.finished
+    assert read_metrics(first.path) == records
+    assert all(torch.equal(before[name], weight) for name, weight in weights(again.path).items())
+
+
+def test_other_data_under_the_same_name_is_refused(settings, tmp_path) -> None:
+    text = tmp_path / "mine.txt"
+    text.write_text("One text. " * 400)
+    first = train(replace(settings, data=(str(text),)))
+    text.write_text("Another text. " * 400)
+    with pytest.raises(FoveateError, match=r"the data of .* is not what it was"):
+        resume(first.path)
+
+
+def test_validates_on_data_of_its_own(settings, tmp_path) -> None:
+    held_out = tmp_path / "held-out.txt"
+    held_out.write_text("the moon was far away " * 5)
+    result = train(replace(settings, valid_data=(str(held_out),)))
+    assert (result.valid["valid_tokens"], result.valid["valid_bytes"]) == (110, 110)
+    _, tokenizer = load(result.path)
+    assert len(open_validation(replace(settings, valid_data=(str(held_out),)), tokenizer).tokens) == 111
+
+
+def test_without_validation_there_is_none(settings) -> None:
+    settings = replace(settings, valid_fraction=0.0)
+    result = train(settings)
+    assert result.valid == {}
+    _, tokenizer = load(result.path)
+    with pytest.raises(FoveateError, match="held out no text"):
+        open_validation(settings, tokenizer)
+
+
+def test_a_loss_that_is_no_number_stops_before_it_is_saved(settings, monkeypatch) -> None:
+    healthy = CausalTrainer.compute_loss
+
+    def compute_loss(self, *args, **kwargs):
+        loss = healthy(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == 6 else loss  # in the seventh step
+
+    monkeypatch.setattr(CausalTrainer, "compute_loss", compute_loss)
+    with pytest.raises(
+        FoveateError, match=r"not a finite number at step 7; .*checkpoint-5 is from before: .* --resume"
+    ):
+        train(settings)
+    assert [record["step"] for record in log(settings.out) if record["kind"] == "train"] == [2, 4, 6]
+
+
+def test_weights_that_overflow_are_not_saved(settings, monkeypatch) -> None:
+    def overflow(self, *args, **kwargs) -> None:
+        if self.state.global_step == 5:
+            with torch.no_grad():
+                next(iter(self.model.parameters())).fill_(float("inf"))
+
+    monkeypatch.setattr(CausalTrainer, "log", overflow)
+    monkeypatch.setattr(CausalTrainer, "evaluate", overflow)
+    with pytest.raises(FoveateError, match="weights are not finite numbers any more at step 5, and nothing was saved"):
+        train(settings)
+    assert not list(Path(settings.out).glob("checkpoint-*"))
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(settings, undisturbed, monkeypatch) -> None:
+    write = state.save_file
+
+    def save_file(tensors, path, *args) -> None:
+        if "checkpoint-10" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(tensors, path, *args)
+
+    line = r"no space left for the checkpoint of step 10 .*checkpoint-5 is whole"
+    with monkeypatch.context() as patch, pytest.raises(FoveateError, match=line):
+        patch.setattr(state, "save_file", save_file)
+        train(settings)
+    assert_same_run(resume(settings.out), undisturbed)
+
+
+def test_a_run_is_not_overwritten_unasked(settings) -> None:
+    first = train(settings)
+    before = (first.path / "model.safetensors").read_bytes()
+    with pytest.raises(FoveateError, match="holds a run; go on with it by --resume, replace it by --overwrite"):
+        train(settings)
+    assert (first.path / "model.safetensors").read_bytes() == before
+    again = train(replace(settings, seed=1), overwrite=True)
+    assert (again.path / "model.safetensors").read_bytes() != before
+    assert len(log(again.path)) == 9
+
+
+def test_a_folder_of_other_things_is_left_alone(settings) -> None:
+    Path(settings.out).mkdir()
+    (Path(settings.out) / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(FoveateError, match=r"is not empty and holds no run \(thesis.tex\)"):
+            train(settings, overwrite=overwrite)
+
+
+def test_a_run_that_is_being_trained_is_refused(settings) -> None:
+    def on_record(record) -> None:
+        with pytest.raises(FoveateError, match="another process is training in"):
+            resume(settings.out)
+
+    assert train(settings, on_record=on_record).finished
+
+
+def test_there_must_be_something_to_resume(tmp_path) -> None:
+    with pytest.raises(FoveateError, match="there is no run to resume at"):
+        resume(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_batch_beyond_memory_is_refused_before_it_is_tried(settings) -> None:
+    with pytest.raises(
+        FoveateError, match=r"a step would take about [\d,.]+ GiB .*choose a smaller --batch than 100000000"
+    ):
+        train(replace(settings, batch=10**8))
+
+
+def test_llama_takes_only_plain_walks(settings) -> None:
+    with pytest.raises(FoveateError, match="--model llama is plain: walk '1@1 1@4 1@1' has other scales"):
+        train(replace(settings, model="llama"))
+
+
+def test_matrices_decay_and_nothing_else_does(settings) -> None:
+    result = train(replace(settings, walk="1@1 1@4 1@1", pooling="attention", expanding="attention"))
+    with safe_open(result.path / "checkpoint-12" / "optimizer.safetensors", "pt") as file:
+        decayed, others = json.loads(file.metadata()["json"])["param_groups"]
+    names = list(weights(result.path))
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert decayed["betas"] == [0.9, 0.95]
+    model, _ = load(result.path)
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    assert len(decayed["params"]) == len(linear) - 1  # the head is the embedding
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+def test_the_manifest_tells_where_a_checkpoint_is_from(undisturbed) -> None:
+    manifest = json.loads((undisturbed.path / "checkpoint-10" / "manifest.json").read_text())
+    assert manifest["step"] == 10
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert set(manifest["files"]) >= {"model.safetensors", "optimizer.safetensors", "tokenizer.json", SETTINGS_FILE}
