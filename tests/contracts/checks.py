@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foveate.model.cache import StepCache
 from foveate.model.decoder import Decoder
 from foveate.model.reference import reference
-from foveate.spec import HierarchySpec, Run
+from foveate.spec import Expand, HierarchySpec, Pool, Run, Step
 
 Schedule = Sequence[Sequence[int]]
 EXACT = 1e-10  # for fp64
@@ -199,7 +199,7 @@ def check_copy(decoder: Decoder, lengths: Sequence[int], after: Schedule) -> Non
 
 
 def check_rings(decoder: Decoder, schedule: Schedule) -> None:
-    """What needs only recent items never holds more of them: a window, a group, the unit last shown."""
+    """What needs only recent items never has room for more of them: a window, a group, the unit last shown."""
     cache = decoder.make_cache(len(schedule[0]))
     rows = make_rows(decoder, np.sum(schedule, axis=0).tolist())
     done = np.zeros(len(rows), dtype=np.int64)
@@ -207,5 +207,15 @@ def check_rings(decoder: Decoder, schedule: Schedule) -> None:
         for counts in schedule:
             read(decoder, [row[start:] for row, start in zip(rows, done, strict=True)], [counts], cache)
             done += counts
-            for tape in cache.tapes:
-                assert tape.keep is None or tape.capacity <= tape.keep, f"{tape.capacity} slots for {tape.keep} items"
+            for move, tapes in zip(decoder.spec.steps, cache.steps, strict=True):
+                for tape, room in zip(tapes, rings(move), strict=False):
+                    assert tape.capacity <= room, f"{move}: {tape.capacity} slots for {room} items"
+
+
+def rings(move: Step) -> list[int]:
+    """Items that the first tapes of a step may hold at most."""
+    if isinstance(move, Pool):
+        return [move.factor]
+    if isinstance(move, Expand):
+        return [1]
+    return [move.attention.window] if move.attention.window else []

@@ -10,10 +10,10 @@ import pytest
 from contracts.checks import check_calls, check_causal, check_oracle, check_remove_last, make_decoder
 from contracts.walks import small
 from foveate.model.attention import FullAttention, WindowAttention
-from foveate.model.tape import Tape
 from foveate.model.clock import Span
 from foveate.model.decoder import Decoder
 from foveate.model.resample import Expand, Lookup, Pool
+from foveate.model.tape import Tape
 
 SPLIT = [[6, 6], [1, 1], [7, 7]]
 RAGGED = [[6, 1, 3], [1, 5, 4], [7, 0, 4]]
@@ -62,13 +62,15 @@ MUTATIONS = [
     Mutation("a unit looked up one position early", Lookup, "forward", "+ 1) // k", "+ 2) // k", causal, "attention"),
     Mutation("no unit carried between calls", Expand, "_align_even", "if coarse.start:", "if False:", split),
     Mutation("no unit carried, rows apart", Expand, "_align_ragged", "if tape is not None", "if False", ragged),
-    Mutation("an unfinished group lost", Pool, "_group", "ed)[0][:, 0]", "ed)[0][:, 0] * 0", split),
+    Mutation("an unfinished group reversed", Pool, "_group", "unfinished)[0]", "unfinished)[0].flip(1)", split),
     Mutation("groups follow the columns of a call", Pool, "_group", "[row] + before", "[row] * 0 + before", ragged),
     Mutation("keys before this call forgotten", FullAttention, "forward", "or span.fresh", "or True", split),
-    Mutation("the next key seen", FullAttention, "prepare", "positions[..., None]", "positions[..., None] + 1", split),
+    Mutation("the next key seen", FullAttention, "prepare", "<= span.positions", "<= 1 + span.positions", split),
     Mutation("a window one unit wider", WindowAttention, "_blocked", "(columns > rows", "(columns >= rows", oracle),
     Mutation("all slots of a larger ring seen", WindowAttention, "_slots_in_window", "- self.window", "- 99", removed),
-    Mutation("a ring written one slot off", Tape, "write", "slot = start % ring", "slot = (start + 1) % ring", split),
+    Mutation(
+        "a ring written one slot off", Tape, "_write_even", "slot = start % ring", "slot = (start + 1) % ring", split
+    ),
     Mutation("rows share the slots of the first", Span, "slots", "start[row] + column", "start[0] + column", ragged),
 ]
 

@@ -25,13 +25,23 @@ from foveate.spec import EXPANDINGS, POOLINGS, HierarchySpec
 LIMITS = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
+def foveas() -> st.SearchStrategy[str]:
+    return st.builds(
+        ":fovea{},groups={},scales={},tail={}".format,
+        st.sampled_from([2, 4, 6]),
+        st.integers(3, 5),
+        st.sampled_from(["2", "2/4", "2/6", "2/8"]),
+        st.sampled_from(["keep", "log"]),
+    )
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> HierarchySpec:
     """Up to three levels and three runs between the first and the last, on small widths."""
     factors = draw(st.lists(st.integers(2, 5), max_size=2))
     strides = [1, *accumulate(factors, mul)]
     visits = [1, *draw(st.lists(st.sampled_from(strides), min_size=1, max_size=3)), 1]
-    attention = st.one_of(st.just(""), st.integers(1, 7).map(":window{}".format))
+    attention = st.one_of(st.just(""), st.integers(1, 7).map(":window{}".format), foveas())
     runs = [(draw(st.integers(0, 2)), stride, draw(attention)) for stride in visits]
     if not any(layers for layers, _, _ in runs):
         runs[1] = (1, *runs[1][1:])

@@ -32,6 +32,12 @@ WALKS = {
         "1@1 1@3 1@6 1@1",
         levels={3: {"width": 12, "heads": 3}, 6: {"width": 16, "heads": 4, "kv_heads": 2, "feed_forward": 20}},
     ),
+    # foveas
+    "fovea": small("2@1:fovea4,groups=3,scales=2/4"),
+    "fovea_keep": small("1@1:fovea4,groups=2,scales=2/6,tail=keep", width=16, heads=4, kv_heads=2),
+    "fovea_walk": small(
+        "1@1:fovea6,groups=2,scales=3/6,tail=keep 2@2:fovea2,groups=3,scales=2 1@1:fovea3,groups=3,scales=3"
+    ),
     # every way to move between levels, to a wider level and to one of the same width
     **{
         f"{pooling}_{expanding}": small(
@@ -43,5 +49,11 @@ WALKS = {
 
 
 def whole_length(spec: HierarchySpec) -> int:
-    """Tokens for two complete units of the coarsest level and an unfinished third."""
-    return 2 * spec.strides[-1] + spec.strides[-1] // 2 + 5
+    """Tokens for two complete units of the coarsest level and an unfinished third, and for all scales of a fovea."""
+    tokens = 2 * spec.strides[-1] + spec.strides[-1] // 2 + 5
+    for run in spec.runs:
+        fovea = run.attention
+        if fovea.kind == "fovea":
+            last = fovea.scales[-1] * (4 if fovea.tail == "log" else 1)
+            tokens = max(tokens, run.stride * (2 * fovea.block + (fovea.groups + 1) * last))
+    return tokens

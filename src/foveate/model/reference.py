@@ -134,9 +134,9 @@ def pool(step: Pool, finer: Stream) -> Stream:
 def pool_group(step: Pool, group: Stream) -> Tensor:
     members = [normalise(step.norm, unit) for unit in group]
     if step.kind == "linear":
-        return step.proj.weight @ torch.cat(members)
+        return step.proj(torch.cat(members))
     mean = torch.stack(members).mean(0)
-    unit = mean if isinstance(step.proj, nn.Identity) else step.proj.weight @ mean
+    unit = step.proj(mean)
     if step.kind == "mean":
         return unit
     H = step.coarse.heads
