@@ -56,7 +56,7 @@ class Pool(nn.Module):
             tape.write(0, fine, x_RTD[:, :, None])
         if group is None:
             return x_RTD.new_zeros(0 if not coarse.even else len(x_RTD), 0, self.coarse.width)
-        return self.pool(group)
+        return self.pool(group).to(x_RTD.dtype)
 
     def _group(self, x_RTD: Tensor, fine: Span, coarse: Span, tape: Tape | None) -> Tensor:
         """Members of the groups that complete, [Q, S, k, D]."""

@@ -1,0 +1,91 @@
+"""Train and evaluate every model of an experiment, and print its table.
+
+    python experiments/run.py experiments/retina.yaml --out runs/retina [--only bytes] [--data DIR]
+
+An experiment is a YAML file: ``train`` holds settings all models share, ``groups`` those of a group to be compared,
+``models`` what differs, ``seeds`` the seeds, ``eval`` the arguments of ``foveate eval``. A model that is already trained
+or evaluated is not trained or evaluated again; one that was interrupted goes on. Results are JSON lines in
+``OUT/results.jsonl``, a line per model, group and seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def flags(settings: dict[str, Any]) -> list[str]:
+    words: list[str] = []
+    for name, value in settings.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def foveate(*words: str) -> str:
+    """Run a command of foveate; its progress goes to this program's standard error."""
+    command = [sys.executable, "-m", "foveate", *words]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def half_width(values: list[float]) -> float:
+    """Half of a 95% confidence interval of the mean, by Student's t (0 of a single value)."""
+    t = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values))
+    return t * statistics.stdev(values) / len(values) ** 0.5 if t else 0.0
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    rows = ["| group | model | walk | bits per byte | seeds |", "|---|---|---|---|---|"]
+    for group, model, walk in dict.fromkeys((r["group"], r["model"], r["walk"]) for r in results):
+        bpb = [r["bpb"] for r in results if (r["group"], r["model"]) == (group, model)]
+        rows.append(f"| {group} | {model} | `{walk}` | {statistics.mean(bpb):.4f} ± {half_width(bpb):.4f} | {len(bpb)} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", default=".", help="folder that the data paths of the experiment are relative to")
+    parser.add_argument("--only", nargs="*", default=[], help="groups, models or seeds to run; default: all")
+    args = parser.parse_args()
+    plan = yaml.safe_load(args.experiment.read_text())
+    plan["train"]["data"] = str(Path(args.data, plan["train"]["data"]))
+    plan["eval"]["data"] = str(Path(args.data, plan["eval"]["data"]))
+    args.out.mkdir(parents=True, exist_ok=True)
+    ledger = args.out / "results.jsonl"
+    results = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
+    done = {(r["group"], r["model"], r["seed"]) for r in results}
+    chosen = {"group": set(plan["groups"]), "model": set(plan["models"]), "seed": set(map(str, plan["seeds"]))}
+    for kind, names in chosen.items():
+        chosen[kind] = names & set(args.only) or names
+    for seed in plan["seeds"]:
+        for group, shared in plan["groups"].items():
+            for model, own in plan["models"].items():
+                if (group, model, seed) in done or not (
+                    group in chosen["group"] and model in chosen["model"] and str(seed) in chosen["seed"]
+                ):
+                    continue
+                run = args.out / f"{group}-{model}-{seed}"
+                settings = {**plan["train"], **shared, **own, "seed": seed, "out": run}
+                if not (run / "model.safetensors").exists():
+                    resume = ["--resume"] if (run / "foveate.yaml").exists() else []
+                    foveate("train", *flags(settings), *resume)
+                score = json.loads(foveate("eval", str(run), *flags(plan["eval"]), "--json"))
+                result = {"group": group, "model": model, "walk": own.get("walk"), "seed": seed, **score}
+                result["machine"] = platform.processor() or platform.machine()
+                results.append(result)
+                with ledger.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
