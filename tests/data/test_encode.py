@@ -49,8 +49,10 @@ def test_pieces_and_batches_change_nothing(tokenizers, name, texts):
     tokenizer = tokenizers[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PIECE", 7)
-        patch.setattr(module, "BATCH", 3)
-        encoded = list(encode_documents(tokenizer, iter(texts)))
+        patch.setattr(module, "BATCH", 20)
+        done: list[int] = []
+        encoded = list(encode_documents(tokenizer, iter(texts), advance=done.append))
+    assert sum(done) == sum(len(text.encode()) for text in texts)
     assert [text for text, _ in encoded] == texts
     for text, ids in encoded:
         assert ids.dtype == np.uint16

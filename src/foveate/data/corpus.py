@@ -147,15 +147,13 @@ def _build(
         (new / "tokens").open("wb") as file,
         byte_progress(title, total, show=progress) as advance,
     ):
-        for text, ids in encode_documents(tokenizer, texts):
+        for text, ids in encode_documents(tokenizer, texts, advance=advance):
             file.write(ids.tobytes())
             file.write(end)
             starts.append(starts[-1] + len(ids) + 1)
             text_bytes.append(len(text.encode()))
-            advance(text_bytes[-1])
-        file.flush()
-        np.array(starts, np.int64).tofile(new / "starts")
-        np.array(text_bytes, np.int64).tofile(new / "text_bytes")
+        (new / "starts").write_bytes(starts.tobytes())
+        (new / "text_bytes").write_bytes(text_bytes.tobytes())
         int64 = np.dtype(np.int64)
         store.write_manifest(
             new,

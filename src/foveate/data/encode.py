@@ -16,8 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from foveate.data.tokenizer import is_byte_tokenizer, vocabulary_size
 
 PIECE = 8_192  # characters; longer ones fall out of the processor's cache and take up to twice as long
-BATCH = 64  # pieces: enough to keep all cores busy, few enough that their encodings stay small
+BATCH = 64 * PIECE  # characters: enough to keep all cores busy, few enough that their encodings stay small
 BETWEEN_WORDS = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])")
+Encode = Callable[[list[str]], list[np.ndarray]]
+Cut = Callable[[str], Iterator[str]]
+
 PROBE = "The cat sat on A MAT and I saw It"
 
 
@@ -26,23 +29,27 @@ def token_dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype:
     return np.dtype(np.uint16 if vocabulary_size(tokenizer) <= 1 << 16 else np.uint32)
 
 
-def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+def encode_documents(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, advance: Callable[[int], object] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
     """Each text with its ids (uint16 or uint32, no special tokens), in order, reading a few texts ahead.
 
-    The ids are those of the whole text in one piece, whatever its length.
+    The ids are those of the whole text in one piece, whatever its length. ``advance`` is called with each number of
+    UTF-8 bytes encoded, many times in a long text.
     """
-    dtype = token_dtype(tokenizer)
-    backend = document_backend(tokenizer)
-    if backend is None:
-        for text in texts:
-            ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-            yield text, np.array(ids, dtype)
-    elif is_byte_tokenizer(backend):
-        for text in texts:
-            yield text, np.frombuffer(text.encode(), np.uint8).astype(dtype)
-    else:
-        cut = _cut_between_words if _never_joins_words(backend) else _leave_whole
-        yield from _encode_in_batches(backend, texts, cut, dtype)
+    encode, cut = _encoder(tokenizer)
+    pieces = ((number, text, piece) for number, text in enumerate(texts) for piece in cut(text))
+
+    def encoded() -> Iterator[tuple[int, str, np.ndarray]]:
+        for batch in _batches(pieces):
+            for (number, text, piece), ids in zip(batch, encode([piece for _, _, piece in batch]), strict=True):
+                yield number, text, ids
+                if advance is not None:
+                    advance(len(piece.encode()))
+
+    for _, parts in groupby(encoded(), key=lambda part: part[0]):
+        (_, text, first), *others = parts
+        yield text, np.concatenate([first, *(ids for _, _, ids in others)])
 
 
 def document_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer | None:
@@ -60,27 +67,37 @@ def document_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer | None:
     return backend
 
 
-def _encode_in_batches(
-    backend: Tokenizer, texts: Iterable[str], cut: Callable[[str], Iterator[str]], dtype: np.dtype
-) -> Iterator[tuple[str, np.ndarray]]:
-    def encoded_pieces() -> Iterator[tuple[int, str, np.ndarray]]:
-        batch: list[tuple[int, str, str]] = []
-        for number, text in enumerate(texts):
-            for piece in cut(text):
-                batch.append((number, text, piece))
-                if len(batch) == BATCH:
-                    yield from encoded(batch)
-                    batch = []
-        yield from encoded(batch)
+def _encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encode, Cut]:
+    """How the tokenizer encodes pieces of text, and how a text may be cut into them without changing its ids."""
+    dtype = token_dtype(tokenizer)
+    backend = document_backend(tokenizer)
+    if backend is None:
 
-    def encoded(batch: list[tuple[int, str, str]]) -> Iterator[tuple[int, str, np.ndarray]]:
-        encodings = backend.encode_batch_fast([piece for _, _, piece in batch], add_special_tokens=False)
-        for (number, text, _), encoding in zip(batch, encodings, strict=True):
-            yield number, text, np.array(encoding.ids, dtype)
+        def encode(pieces: list[str]) -> list[np.ndarray]:
+            rows = tokenizer(pieces, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+            return [np.array(ids, dtype) for ids in rows]
 
-    for _, pieces in groupby(encoded_pieces(), key=lambda piece: piece[0]):
-        parts = list(pieces)
-        yield parts[0][1], np.concatenate([ids for _, _, ids in parts])
+        return encode, _leave_whole
+
+    if is_byte_tokenizer(backend):
+        return lambda pieces: [np.frombuffer(piece.encode(), np.uint8).astype(dtype) for piece in pieces], _cut_anywhere
+
+    def encode_fast(pieces: list[str]) -> list[np.ndarray]:
+        return [np.array(found.ids, dtype) for found in backend.encode_batch_fast(pieces, add_special_tokens=False)]
+
+    return encode_fast, _cut_between_words if _never_joins_words(backend) else _leave_whole
+
+
+def _batches(pieces: Iterable[tuple[int, str, str]]) -> Iterator[list[tuple[int, str, str]]]:
+    batch, size = [], 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece[2])
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _never_joins_words(backend: Tokenizer) -> bool:
@@ -97,6 +114,11 @@ def _cut_between_words(text: str) -> Iterator[str]:
         yield text[start : found.start()]
         start = found.start()
     yield text[start:]
+
+
+def _cut_anywhere(text: str) -> Iterator[str]:
+    for start in range(0, len(text) or 1, BATCH):
+        yield text[start : start + BATCH]
 
 
 def _leave_whole(text: str) -> Iterator[str]:

@@ -58,7 +58,7 @@ def lock(folder: Path) -> Iterator[None]:
         except Timeout:
             print("waiting for another process that is tokenising the same text", file=sys.stderr)
             held.acquire()
-    except (PermissionError, FileExistsError, NotADirectoryError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # the second where the file system knows no locks
         raise FoveateError(
             f"the cache {folder.parent} cannot be written ({error}); set FOVEATE_CACHE to a folder of yours"
         ) from None
@@ -82,10 +82,10 @@ def replacing(folder: Path) -> Iterator[Path]:
         yield new
         for path in new.iterdir():
             _sync(path)
-        _sync(new)
         shutil.rmtree(folder, ignore_errors=True)
         new.replace(folder)
-        _sync(folder.parent)
+        with suppress(OSError):  # not every file system can sync a folder
+            _sync(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -97,9 +97,8 @@ def write_manifest(folder: Path, arrays: Mapping[str, tuple[np.dtype, int]]) -> 
 
 
 def _sync(path: Path) -> None:
-    with suppress(OSError):  # not every file system can sync a folder
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -153,7 +153,7 @@ def _text_of(line: str, where: str, text_field: str) -> str:
     if not isinstance(row, dict):
         raise FoveateError(f'{where} is no JSON object; write one object a line, as in {{"{text_field}": "..."}}')
     if text_field not in row:
-        fields = ", ".join(row) or "none at all"
+        fields = ", ".join(map(repr, row))[:200] or "none at all"
         raise FoveateError(f"{where} has no field {text_field!r}; its fields are {fields}: choose one as text field")
     text = row[text_field]
     if not isinstance(text, str):

@@ -70,7 +70,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         elif str(path) and place.is_dir():  # an empty path would be the current folder
             tokenizer = _load_folder(place)
         elif _may_be_hub_name(str(path)):
-            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=not hub_is_reachable())
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(path), local_files_only=not hub_is_reachable(), trust_remote_code=False
+            )
         else:
             raise FoveateError(f"tokenizer {str(path)!r}: there is no such file or folder; {CHOICES}")
     except FoveateError:
@@ -89,7 +91,7 @@ def _load_folder(folder: Path) -> PreTrainedTokenizerBase:
     # without its config AutoTokenizer would go by the model's type, and fail for a bare tokenizer.json
     if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _may_be_hub_name(name: str) -> bool:
