@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor, nn
 
+from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
 from foveate.model.clock import Clock, Count
 from foveate.model.fovea import GroupPool
@@ -52,8 +53,13 @@ class Decoder(nn.Module):
 
         ``counts`` [B] says how many of its T columns each row really has, from the left; None: all. Features past a
         row's count mean nothing.
+
+        Raises:
+            FoveateError: the cache is for another number of rows.
         """
         B, T, _ = x_BTD.shape
+        if cache is not None and cache.batch != B:
+            raise FoveateError(f"the cache holds {cache.batch} rows and the batch {B}; make the cache for this batch")
         new: Count = T if counts is None else counts
         clock = cache.clock(new) if cache is not None else Clock(0, new)
         tokens = clock.span(1)
