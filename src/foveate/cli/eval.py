@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveate.cli.values import count, length
 from foveate.errors import FoveateError
+from foveate.values import count, length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from foveate.cli.values import count
 from foveate.errors import FoveateError
+from foveate.values import count
 
 HELP = "continue a prompt, shown as it is decoded"
 EXAMPLES = """examples:
@@ -45,8 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from foveate.train.sample import sample
 
     model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
-    if not args.json:
-        _show(prompt)
+    screen = _Screen(prompt)
     try:
         result = sample(
             model,
@@ -58,19 +57,32 @@ def run(args: argparse.Namespace) -> None:
             top_k=args.top_k,
             top_p=args.top_p,
             seed=args.seed,
-            on_text=_ignore if args.json else _show,
+            on_text=_ignore if args.json else screen.show,
         )
     finally:
-        if not args.json:
-            print(flush=True)
+        screen.end_line()
     if args.json:
         values = dataclasses.asdict(result) | {"tokens_per_s": round(result.tokens_per_s, 1)}
         print(json.dumps({"prompt": prompt, **values}))
+    elif not screen.started:  # the model ended the text at once
+        print(prompt)
     print(f"{result.tokens} tokens, {result.tokens_per_s:.1f} tokens/s", file=sys.stderr)
 
 
-def _show(piece: str) -> None:
-    print(piece, end="", flush=True)
+class _Screen:
+    """Shows the prompt and what follows it, the prompt only once it has proved acceptable."""
+
+    def __init__(self, prompt: str) -> None:
+        self.prompt = prompt
+        self.started = False
+
+    def show(self, piece: str) -> None:
+        print(piece if self.started else self.prompt + piece, end="", flush=True)
+        self.started = True
+
+    def end_line(self) -> None:
+        if self.started:
+            print(flush=True)
 
 
 def _ignore(piece: str) -> None:

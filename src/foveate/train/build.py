@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 from torch import nn
 
-from foveate.cli.shape import config_values, spec_from_config
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
+from foveate.shape import config_values, spec_from_config
 from foveate.spec import FULL, HierarchySpec
 from foveate.train.settings import TrainSettings
 
@@ -20,13 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def shape_of(settings: TrainSettings) -> dict[str, Any]:
-    """The keyword arguments of ``FoveateConfig`` that the settings give, checked."""
-    return config_values(Namespace(**vars(settings)))
-
-
 def spec_of(settings: TrainSettings) -> HierarchySpec:
-    return spec_from_config(shape_of(settings))
+    return spec_from_config(config_values(settings))
 
 
 def build_model(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -55,7 +49,7 @@ def _configuration(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) 
     if settings.model == "foveate":
         from foveate.hf.configuration_foveate import FoveateConfig
 
-        return FoveateConfig(**shape_of(settings), **shared)
+        return FoveateConfig(**config_values(settings), **shared)
     from transformers import LlamaConfig
 
     spec = spec_of(settings)

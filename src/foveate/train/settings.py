@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from foveate.cli import values
-from foveate.cli.shape import read_levels
+from foveate import values
 from foveate.errors import FoveateError
 from foveate.presets import resolve_walk
+from foveate.shape import read_levels
 from foveate.spec import EXPANDINGS, POOLINGS
 
 SETTINGS_FILE = "foveate.yaml"
