@@ -37,7 +37,7 @@ class HubDataset:
         columns = _load(self.name).column_names
         if text_field not in columns:
             raise FoveateError(
-                f"{self.name}: there is no field {text_field!r}; it has {', '.join(columns)}; choose one with --text-field"
+                f"{self.name} has no field {text_field!r}; it has {', '.join(columns)}; choose one with --text-field"
             )
         number = 0
         for rows in _load(self.name).select_columns([text_field]).iter(ROWS_AT_ONCE):

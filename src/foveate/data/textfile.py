@@ -154,7 +154,9 @@ def _text_of(line: str, where: str, text_field: str) -> str:
         raise FoveateError(f'{where} is no JSON object; write one object a line, as in {{"{text_field}": "..."}}')
     if text_field not in row:
         fields = ", ".join(map(repr, row))[:200] or "none at all"
-        raise FoveateError(f"{where} has no field {text_field!r}; its fields are {fields}; choose one with --text-field")
+        raise FoveateError(
+            f"{where} has no field {text_field!r}; its fields are {fields}; choose one with --text-field"
+        )
     text = row[text_field]
     if not isinstance(text, str):
         raise FoveateError(f"{where}: the field {text_field!r} holds {json.dumps(text)[:40]}, not text")
