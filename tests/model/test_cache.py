@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from contracts.checks import make_decoder, make_rows
+from contracts.walks import small
+from foveate.errors import FoveateError
+from foveate.model.cache import StepCache
+
+
+def test_lengths_are_one_number_while_rows_are_alike() -> None:
+    cache = StepCache([], 3)
+    cache.advance(4)
+    assert cache.lengths == 4
+    cache.advance(np.array([1, 0, 2]))
+    assert np.array_equal(cache.lengths, [5, 4, 6])
+    assert cache.longest == 6
+    cache.advance(np.array([1, 2, 0]))
+    assert cache.lengths == 6
+    assert isinstance(cache.lengths, int)
+
+
+def test_taking_rows_takes_their_lengths() -> None:
+    cache = StepCache([], 3)
+    cache.advance(np.array([5, 4, 6]))
+    cache.take_rows(torch.tensor([2, 0]))
+    assert np.array_equal(cache.lengths, [6, 5])
+    cache.take_rows(torch.tensor([1, 1, 1, 1]))
+    assert (cache.lengths, cache.batch) == (5, 4)
+
+
+@pytest.mark.parametrize("tokens", [-1, 4])
+def test_more_than_a_row_has_cannot_be_removed(tokens: int) -> None:
+    cache = StepCache([], 2)
+    cache.advance(np.array([3, 9]))
+    with pytest.raises(FoveateError, match=f"cannot remove {tokens} tokens .* has 3"):
+        cache.remove_last(tokens)
+    assert np.array_equal(cache.lengths, [3, 9])
+
+
+@pytest.mark.parametrize("walk", ["1@1:window4", "1@1 1@4 1@1", "1@1:fovea4,groups=3,scales=2"])
+def test_what_a_ring_has_overwritten_cannot_be_removed(walk: str) -> None:
+    decoder = make_decoder(small(walk))
+    cache = decoder.make_cache(1)
+    x_TD = make_rows(decoder, [24])[0]
+    with torch.no_grad():
+        decoder(x_TD[None], cache)
+        with pytest.raises(FoveateError, match=r"take 0 back; call record_past\(8\)"):
+            cache.remove_last(8)
+        assert cache.lengths == 24
+        with pytest.raises(FoveateError, match="record_past"):
+            cache.record_past(8)
+
+
+def test_a_full_walk_can_always_be_shortened() -> None:
+    decoder = make_decoder(small("2@1"))
+    cache = decoder.make_cache(1)
+    x_TD = make_rows(decoder, [24])[0]
+    with torch.no_grad():
+        decoder(x_TD[None], cache)
+        cache.remove_last(20)
+        again = decoder(x_TD[None, 4:], cache)
+        torch.testing.assert_close(again, decoder(x_TD[None])[:, 4:], atol=1e-10, rtol=0)
+
+
+def test_bytes_follow_the_coarse_units() -> None:
+    """Per token: 2·D for each run's layer, k times less on stride k; a group and a unit for the moves."""
+    decoder = make_decoder(small("1@1 3@4:window8 1@1", width=8), dtype=torch.float32)
+    cache = decoder.make_cache(2)
+    with torch.no_grad():
+        decoder(torch.randn(2, 200, 8), cache)
+    full = [tape.capacity for tapes in (cache.steps[0], cache.steps[4]) for tape in tapes]
+    assert all(200 <= capacity <= 320 for capacity in full)
+    assert cache.nbytes == 4 * 2 * (sum(full) * 2 * 8 + 3 * 8 * 2 * 8 + 4 * 8 + 4 * 8)
+
+
+def test_reset_forgets() -> None:
+    decoder = make_decoder(small("1@1:window3 1@4 1@1"))
+    cache = decoder.make_cache(1)
+    x_BTD = make_rows(decoder, [9])[0][None]
+    with torch.no_grad():
+        decoder(x_BTD, cache)
+        cache.reset()
+        assert (cache.lengths, cache.nbytes) == (0, 0)
+        torch.testing.assert_close(decoder(x_BTD, cache), decoder(x_BTD), atol=1e-10, rtol=0)
+
+
+def test_a_cache_of_another_batch_is_refused() -> None:
+    decoder = make_decoder(small("1@1"))
+    with pytest.raises(FoveateError, match="the cache holds 3 rows and the batch 1"):
+        decoder(make_rows(decoder, [4])[0][None], decoder.make_cache(3))

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from contracts.checks import make_decoder, make_rows
+from contracts.walks import WALKS, small, whole_length
+from foveate.model.decoder import Decoder, init_weights
+
+
+def initialised(walk: str, **shape: object) -> Decoder:
+    torch.manual_seed(0)
+    decoder = Decoder(small(walk, **shape))
+    decoder.apply(lambda module: init_weights(module, 0.02, decoder.spec.n_layers))
+    return decoder
+
+
+@pytest.mark.parametrize("expanding", ["repeat", "linear", "attention"])
+@pytest.mark.parametrize("pooling", ["mean", "linear", "attention"])
+def test_a_fresh_hierarchy_is_its_fine_layers(pooling: str, expanding: str) -> None:
+    deep = initialised("1@1 1@4 2@8 1@1", pooling=pooling, expanding=expanding)
+    fine = Decoder(small("2@1"))
+    fine.steps[0].layers[0].load_state_dict(deep.steps[0].layers[0].state_dict())
+    fine.steps[0].layers[1].load_state_dict(deep.steps[-1].layers[0].state_dict())
+    x_BTD = torch.randn(2, 19, 8)
+    assert torch.equal(deep(x_BTD), fine(x_BTD))
+
+
+def test_a_fresh_stream_keeps_its_scale_at_any_depth() -> None:
+    x_BTD = torch.randn(2, 16, 32)
+    growth = []
+    for layers in (2, 32):
+        decoder = initialised(f"{layers}@1", width=32, heads=2, feed_forward=64)
+        decoder.norm = torch.nn.Identity()
+        with torch.no_grad():
+            growth.append((decoder(x_BTD) - x_BTD).std().item())
+    assert 0.5 < growth[1] / growth[0] < 2
+
+
+def test_every_parameter_is_initialised() -> None:
+    for spec in WALKS.values():
+        decoder = Decoder(spec)
+        with torch.no_grad():
+            for parameter in decoder.parameters():
+                parameter.fill_(torch.nan)
+        decoder.apply(lambda module: init_weights(module, 0.02, 4))
+        assert all(parameter.isfinite().all() for parameter in decoder.parameters())
+
+
+def test_no_tokens_and_no_rows() -> None:
+    decoder = make_decoder(WALKS["nested"])
+    x_BTD = torch.stack(make_rows(decoder, [5, 5]))
+    cache = decoder.make_cache(2)
+    with torch.no_grad():
+        assert decoder(x_BTD[:, :0], cache).shape == (2, 0, 8)
+        assert decoder(x_BTD, cache, np.array([0, 0])).shape == (2, 5, 8)
+        assert cache.lengths == 0
+        assert decoder(x_BTD[:0]).shape == (0, 5, 8)
+        torch.testing.assert_close(decoder(x_BTD, cache), decoder(x_BTD), atol=1e-10, rtol=0)
+
+
+def test_a_read_prompt_does_not_keep_its_graph() -> None:
+    decoder = make_decoder(WALKS["nested"])
+    cache = decoder.make_cache(1)
+    decoder(make_rows(decoder, [9])[0][None], cache)
+    assert not any(tape.data.requires_grad for tape in cache.tapes if tape.data is not None)
+
+
+def test_gradients_of_a_first_call_do_not_depend_on_a_cache() -> None:
+    for name in ("nested", "windows", "fovea", "mean_repeat"):
+        decoder = make_decoder(WALKS[name])
+        x_BTD = torch.stack(make_rows(decoder, [whole_length(decoder.spec)] * 2))
+        both = [
+            torch.autograd.grad(decoder(x_BTD, cache).sin().sum(), list(decoder.parameters()))
+            for cache in (None, decoder.make_cache(2))
+        ]
+        for without, within in zip(*both, strict=True):
+            torch.testing.assert_close(within, without)
+
+
+def test_a_call_after_inference_mode_goes_on() -> None:
+    decoder = make_decoder(WALKS["windows"])
+    x_BTD = torch.stack(make_rows(decoder, [13, 13]))
+    cache = decoder.make_cache(2)
+    with torch.inference_mode():
+        decoder(x_BTD[:, :7], cache)
+    with torch.no_grad():
+        rest = decoder(x_BTD[:, 7:], cache)
+        torch.testing.assert_close(rest, decoder(x_BTD)[:, 7:], atol=1e-10, rtol=0)
+
+
+def test_per_token_work_of_decoding_does_not_touch_coarse_layers() -> None:
+    """Between two units of the coarse level its layers are not called at all, and nothing else runs on their width."""
+    decoder = make_decoder(small("1@1 2@8 1@1", levels={8: {"width": 12, "heads": 2}}))
+    seen = []
+    for module in decoder.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda module, args, out: seen.append(out.shape[-1]))
+    cache = decoder.make_cache(1)
+    x_TD = make_rows(decoder, [16])[0]
+    with torch.no_grad():
+        decoder(x_TD[None, :8], cache)
+        assert 12 in seen
+        seen.clear()
+        for t in range(8, 15):
+            decoder(x_TD[None, t : t + 1], cache)
+        assert 12 not in {width for width in seen if width != decoder.spec.levels[0].feed_forward}
