@@ -2,8 +2,8 @@
 
     python tools/make_books.py FOLDER    # its folder gutenberg/, version 1.0.1
 
-Texts stay as they are, line ends included, but for two things: what is Latin-1 becomes UTF-8, and a book ends where
-the file's notes about its edition begin. The Bible is left out, for its size.
+Texts stay as they are but for three things: what is Latin-1 becomes UTF-8, lines end in a newline alone, and a book
+ends where the file's notes about its edition begin. The Bible is left out, for its size.
 """
 
 import json
@@ -24,7 +24,7 @@ def read_book(path: Path) -> dict[str, str]:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    text = text.partition(NOTES)[0]
+    text = text.replace("\r\n", "\n").partition(NOTES)[0]
     heading = HEADING.match(text)
     if heading is None:
         sys.exit(f"{path}: the first line gives no title and author")

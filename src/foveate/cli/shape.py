@@ -11,12 +11,16 @@ from foveate.spec import EXPANDINGS, POOLINGS
 __all__ = ["add_shape_arguments", "config_values", "read_levels", "spec_from_config"]
 
 
-def add_shape_arguments(parser: argparse.ArgumentParser, *, walk: str | None = None) -> None:
-    """Add --walk, --hidden, --heads, --kv-heads, --ff, --levels, --pooling and --expanding; ``walk`` is the default."""
+def add_shape_arguments(parser: argparse.ArgumentParser, *, walk: str | None = None, several: bool = False) -> None:
+    """Add --walk, --hidden, --heads, --kv-heads, --ff, --levels, --pooling and --expanding.
+
+    ``walk`` is the default; ``several`` walks may be given by repeating the flag.
+    """
     group = parser.add_argument_group("model")
     group.add_argument(
         "--walk",
         default=walk,
+        action="append" if several else "store",
         metavar="W",
         help="layers@stride in order, such as '2@1 8@4 2@1', or a preset with an optional number of layers, such as "
         f"hourglass:24; presets: {', '.join(PRESETS)}" + (f" (default: {walk})" if walk else ""),

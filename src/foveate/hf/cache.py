@@ -70,6 +70,11 @@ class FoveateCache(Cache):
     def update(self, *args: Any, **kwargs: Any) -> Any:
         raise FoveateError("a Foveate cache is written by the model's own steps; it has no update()")
 
+    def fill(self, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Become the cache of rows of ``tokens`` tokens, with random content: what timing needs of a long context."""
+        self.steps.fill(tokens, dtype, device)
+        self.seen = self.unpadded = tokens
+
     def reset(self) -> None:
         self.steps.reset()
         self.seen = self.unpadded = 0

@@ -52,7 +52,7 @@ class Heads(nn.Module):
 
     def __init__(self, level: Level, attention: Attention) -> None:
         super().__init__()
-        self.heads, self.kv_heads = level.heads, level.kv_heads
+        self.heads, self.kv_heads, self.head_dim = level.heads, level.kv_heads, level.head_dim
 
     def split(self, qkv: Tensor, view: View) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries [R, S, H, d], rotated keys and values [R, S, K, d] of [R, S, H + 2K, d]."""
@@ -77,7 +77,7 @@ class FullAttention(Heads):
     """Every unit sees itself and all units before it."""
 
     def make_tape(self, stride: int, layers: int) -> Tape:
-        return Tape(stride=stride, layers=layers, parts=2)
+        return Tape(stride=stride, width=self.head_dim, heads=self.kv_heads, layers=layers, parts=2)
 
     def prepare(self, span: Span, tape: Tape | None, rotary: Rotary, x: Tensor) -> View:
         cos, sin = rotary(span, x)
@@ -113,7 +113,7 @@ class WindowAttention(Heads):
         return f"window={self.window}"
 
     def make_tape(self, stride: int, layers: int) -> Tape:
-        return Tape(stride=stride, keep=self.window, layers=layers, parts=2)
+        return Tape(stride=stride, width=self.head_dim, heads=self.kv_heads, keep=self.window, layers=layers, parts=2)
 
     def prepare(self, span: Span, tape: Tape | None, rotary: Rotary, x: Tensor) -> View:
         return View(span, tape, *rotary(span, x), self._mask(span, tape, x.device))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from foveate.errors import FoveateError
@@ -51,6 +52,16 @@ class StepCache:
     def nbytes(self) -> int:
         """Bytes held, capacity included."""
         return sum(tape.nbytes for tape in self.tapes)
+
+    def fill(self, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Become the cache of rows of ``tokens`` tokens, with random content: what timing needs of a long context."""
+        self.reset()
+        for tape in self.tapes:
+            span = Clock(0, tokens).span(tape.stride)
+            if span.size:
+                tape.reserve(span, self.batch, dtype, device)
+                tape.data.normal_()  # type: ignore[union-attr]
+        self.lengths = self._furthest = tokens
 
     def reset(self) -> None:
         """Forget everything, and free the memory."""

@@ -33,8 +33,8 @@ GATHERED_KEYS = 1 << 17  # keys gathered at once outside training: what bounds t
 class FoveaTape(Tape):
     """Keys, values and keys before rotation of a run, in the slots of a ``Layout``."""
 
-    def __init__(self, fovea: spec.Attention, *, stride: int, layers: int) -> None:
-        super().__init__(stride=stride, layers=layers, parts=3)
+    def __init__(self, fovea: spec.Attention, *, stride: int, width: int, heads: int, layers: int) -> None:
+        super().__init__(stride=stride, width=width, heads=heads, layers=layers, parts=3)
         self.fovea = fovea
         self.layout = Layout(fovea)
         self.ring = self.layout.fine
@@ -129,7 +129,7 @@ class FoveaAttention(Heads):
         return str(self.fovea)
 
     def make_tape(self, stride: int, layers: int) -> FoveaTape:
-        return FoveaTape(self.fovea, stride=stride, layers=layers)
+        return FoveaTape(self.fovea, stride=stride, width=self.head_dim, heads=self.kv_heads, layers=layers)
 
     def prepare(self, span: Span, tape: Tape | None, rotary: Rotary, x: Tensor) -> FoveaView:
         cos, sin = rotary(span, x)

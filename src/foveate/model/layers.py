@@ -72,7 +72,7 @@ class Run(nn.Module):
             return x_RSD
         tape = tapes[0] if tapes else None
         if tape is not None:
-            tape.reserve(span, batch, self.level.kv_heads, self.level.head_dim, compute_dtype(x_RSD), x_RSD.device)
+            tape.reserve(span, batch, compute_dtype(x_RSD), x_RSD.device)
         view = self._first.attention.prepare(span, tape, self.rotary, x_RSD)
         for index, layer in enumerate(self.layers):
             if self.gradient_checkpointing and self.training:

@@ -49,10 +49,10 @@ class LanguageModel(nn.Module):
         cache, if there is one and no gradients are asked for: memory then follows the chunk, not T.
         """
         B, T = tokens.shape[:2]
-        short = B * T <= self.chunk
-        if short or cache is None or torch.is_grad_enabled():
+        columns = self.chunk // B  # at once
+        if columns >= T or cache is None or torch.is_grad_enabled():
             return self._read(tokens, mask_BT, cache)[:, -keep:]
-        step = max(self.chunk // B, 1)
+        step = max(columns, 1)
         kept = []
         for start in range(0, T, step):
             end = min(start + step, T)

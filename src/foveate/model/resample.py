@@ -45,14 +45,14 @@ class Pool(nn.Module):
             self.o_proj = nn.Linear(coarse.width, coarse.width, bias=False)
 
     def make_tapes(self) -> tuple[Tape, ...]:
-        return (Tape(stride=self.fine.stride, keep=self.factor, multiple=self.factor),)
+        return (Tape(stride=self.fine.stride, width=self.fine.width, keep=self.factor, multiple=self.factor),)
 
     def forward(self, x_RTD: Tensor, fine: Span, coarse: Span, tapes: tuple[Tape, ...], batch: int) -> Tensor:
         """Units [Q, S, C] completed by the new finer units [R, T, D]; S may be 0."""
         tape = tapes[0] if tapes else None
         group = self._group(x_RTD, fine, coarse, tape) if coarse.size else None
         if tape is not None and fine.size:
-            tape.reserve(fine, batch, 1, self.fine.width, x_RTD.dtype, x_RTD.device)
+            tape.reserve(fine, batch, x_RTD.dtype, x_RTD.device)
             tape.write(0, fine, x_RTD[:, :, None])
         if group is None:
             return x_RTD.new_zeros(0 if not coarse.even else len(x_RTD), 0, self.coarse.width)
@@ -115,8 +115,11 @@ class Expand(nn.Module):
         self.lookup = Lookup(fine, coarse, eps) if kind == "attention" else None
 
     def make_tapes(self) -> tuple[Tape, ...]:
-        shown = Tape(stride=self.coarse.stride, keep=1)
-        return (shown,) if self.lookup is None else (shown, Tape(stride=self.coarse.stride, parts=2))
+        stride, fine = self.coarse.stride, self.fine
+        shown = Tape(stride=stride, width=self.places * fine.width, keep=1)
+        if self.lookup is None:
+            return (shown,)
+        return shown, Tape(stride=stride, width=fine.head_dim, heads=fine.heads, parts=2)
 
     def forward(
         self, x_RTD: Tensor, z_QSC: Tensor, fine: Span, coarse: Span, tapes: tuple[Tape, ...], batch: int
@@ -130,7 +133,7 @@ class Expand(nn.Module):
         else:
             y_RTD = x_RTD + self._align_ragged(shown_QSPD, fine, coarse, shown, len(x_RTD))
         if shown is not None and shown_QSPD is not None:
-            shown.reserve(coarse, batch, 1, self.places * self.fine.width, shown_QSPD.dtype, shown_QSPD.device)
+            shown.reserve(coarse, batch, shown_QSPD.dtype, shown_QSPD.device)
             shown.write(0, coarse, shown_QSPD.flatten(2)[:, :, None])
         if self.lookup is not None:
             y_RTD = y_RTD + self.lookup(x_RTD, z_QSC, fine, coarse, self.factor, units, batch)
@@ -195,7 +198,7 @@ class Lookup(nn.Module):
         )
         new = tuple(part.unflatten(-1, (self.heads, -1)) for part in self.kv_proj(z_QSC).chunk(2, -1))
         if tape is not None and coarse.size:
-            tape.reserve(coarse, batch, self.heads, self.width // self.heads, q_RTHd.dtype, q_RTHd.device)
+            tape.reserve(coarse, batch, q_RTHd.dtype, q_RTHd.device)
             tape.write(0, coarse, *new)
         if fine.even and not coarse.start:
             units = tuple(part.transpose(1, 2) for part in new)

@@ -34,9 +34,19 @@ class Tape:
     """
 
     def __init__(
-        self, *, stride: int, keep: int | None = None, layers: int = 1, parts: int = 1, multiple: int = 1
+        self,
+        *,
+        stride: int,
+        width: int,
+        heads: int = 1,
+        keep: int | None = None,
+        layers: int = 1,
+        parts: int = 1,
+        multiple: int = 1,
     ) -> None:
         self.stride = stride
+        self.width = width
+        self.heads = heads
         self.keep = keep
         self.layers = layers
         self.parts = parts
@@ -73,14 +83,14 @@ class Tape:
     def clear(self) -> None:
         self._set(None)
 
-    def reserve(self, span: Span, batch: int, heads: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+    def reserve(self, span: Span, batch: int, dtype: torch.dtype, device: torch.device) -> None:
         """Make room for the items of ``span``. Slots are zeros until written: what a mask hides must be finite."""
         need = self.slots_needed(span.longest)
         if need <= self.capacity:
             return
         if not self.bounded:
             need = -(-max(need + GRANULE, self.capacity * 3 // 2) // GRANULE) * GRANULE
-        data = allocate((self.layers, self.parts, batch, heads, need, width), dtype, device)
+        data = allocate((self.layers, self.parts, batch, self.heads, need, self.width), dtype, device)
         if self.data is not None:
             data[..., : self.capacity, :] = self.data
         self._set(data)
