@@ -71,7 +71,7 @@ def test_rows_of_unequal_lengths_equal_the_oracle(decoder: Decoder) -> None:
     check_oracle(decoder, [13, 2, 7])
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 7, 11])
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
 def test_any_length(decoder: Decoder, length: int) -> None:
     check_oracle(decoder, [length])
     check_calls(decoder, [[length]])

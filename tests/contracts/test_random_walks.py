@@ -75,7 +75,7 @@ def schedules(rows: int, calls: int) -> st.SearchStrategy[Schedule]:
 
 
 @settings(LIMITS, max_examples=200)
-@given(spec=specs(), schedule=schedules(3, 6), pads=st.integers(0, 2))
+@given(spec=specs(), schedule=schedules(3, 5), pads=st.integers(0, 2))
 def test_contract(spec: HierarchySpec, schedule: Schedule, pads: int) -> None:
     decoder = make_decoder(spec)
     lengths = np.sum(schedule, axis=0).tolist()
@@ -87,7 +87,7 @@ def test_contract(spec: HierarchySpec, schedule: Schedule, pads: int) -> None:
     check_clock(decoder, schedule)
 
 
-@settings(LIMITS, max_examples=60)
+@settings(LIMITS, max_examples=50)
 @given(spec=specs(), data=st.data())
 def test_cache(spec: HierarchySpec, data: st.DataObject) -> None:
     decoder = make_decoder(spec)

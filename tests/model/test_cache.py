@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from contracts.checks import make_decoder, make_rows
-from contracts.walks import small
+from contracts.walks import WALKS, small
 from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
 
@@ -72,6 +72,20 @@ def test_bytes_follow_the_coarse_units() -> None:
     full = [tape.capacity for tapes in (cache.steps[0], cache.steps[4]) for tape in tapes]
     assert all(200 <= capacity <= 320 for capacity in full)
     assert cache.nbytes == 4 * 2 * (sum(full) * 2 * 8 + 3 * 8 * 2 * 8 + 4 * 8 + 4 * 8)
+
+
+@pytest.mark.parametrize("name", ["nested", "windows", "fovea", "fovea_keep", "attention_attention"])
+def test_a_filled_cache_is_as_large_as_a_read_one_and_can_be_read_on(name: str) -> None:
+    decoder = make_decoder(WALKS[name])
+    read, filled = decoder.make_cache(2), decoder.make_cache(2)
+    x_BTD = torch.stack(make_rows(decoder, [64, 64]))
+    with torch.no_grad():
+        decoder(x_BTD, read)
+        filled.fill(64, x_BTD.dtype, x_BTD.device)
+        assert filled.nbytes == read.nbytes
+        for cache in (read, filled):
+            assert decoder(x_BTD[:, :1], cache).isfinite().all()
+            assert cache.lengths == 65
 
 
 def test_reset_forgets() -> None:
