@@ -3,8 +3,8 @@
     python experiments/run.py experiments/retina.yaml --out runs/retina [--only bytes] [--data DIR]
 
 An experiment is a YAML file: ``train`` holds settings all models share, ``groups`` those of a group to be compared,
-``models`` what differs, ``seeds`` the seeds, ``eval`` the arguments of ``foveate eval``. A model that is already trained
-or evaluated is not trained or evaluated again; one that was interrupted goes on. Results are JSON lines in
+``models`` what differs, ``seeds`` the seeds, ``eval`` the arguments of ``foveate eval``. A model that is already
+trained or evaluated is not trained or evaluated again; one that was interrupted goes on. Results are JSON lines in
 ``OUT/results.jsonl``, a line per model, group and seed.
 """
 
@@ -45,7 +45,8 @@ def table(results: list[dict[str, Any]]) -> str:
     rows = ["| group | model | walk | bits per byte | seeds |", "|---|---|---|---|---|"]
     for group, model, walk in dict.fromkeys((r["group"], r["model"], r["walk"]) for r in results):
         bpb = [r["bpb"] for r in results if (r["group"], r["model"]) == (group, model)]
-        rows.append(f"| {group} | {model} | `{walk}` | {statistics.mean(bpb):.4f} ± {half_width(bpb):.4f} | {len(bpb)} |")
+        score = f"{statistics.mean(bpb):.4f} ± {half_width(bpb):.4f}"
+        rows.append(f"| {group} | {model} | `{walk}` | {score} | {len(bpb)} |")
     return "\n".join(rows)
 
 

@@ -55,7 +55,8 @@ class _Subject:
     """A model and its state after a context that grows from measurement to measurement."""
 
     def __init__(self, name: str, model: PreTrainedModel, batch: int) -> None:
-        self.name, self.model, self.batch = name, model.eval(), batch
+        self.name, self.batch = name, batch
+        self.model: Any = model.eval()
         self.spec = getattr(model.config, "spec", None)
         self.cache: Any = model.make_cache(batch) if hasattr(model, "make_cache") else None
         self.length = 0
@@ -199,11 +200,11 @@ def time_walks(
     from foveate.hf.configuration_foveate import FoveateConfig
     from foveate.hf.modeling_foveate import FoveateForCausalLM
 
-    models = {}
+    models: dict[str, PreTrainedModel] = {}
     for shape in shapes:
         torch.manual_seed(0)
-        model = FoveateForCausalLM(FoveateConfig(**shape, vocab_size=vocab_size))
-        models[shape["walk"]] = model.to(device, dtype)
+        model: Any = FoveateForCausalLM(FoveateConfig(**shape, vocab_size=vocab_size))
+        models[shape["walk"]] = model.to(device=device, dtype=dtype)
     for batch in batches:
         yield from time_decoding(models, context=contexts, batch=batch, tokens=tokens, repeats=repeats, note=note)
 
