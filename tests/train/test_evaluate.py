@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from foveate.errors import FoveateError
+from foveate.train import memory
 from foveate.train.documents import Document, as_documents, cut
 from foveate.train.evaluate import IGNORED, batches, document_windows, evaluate
 
@@ -104,6 +105,13 @@ def test_a_cut_inside_a_character_counts_whole_ones(tokenizer) -> None:
 def test_special_tokens_spelled_out_are_text(llama, tokenizer) -> None:
     result = evaluate(llama, tokenizer, ["<|endoftext|>"], context=16)
     assert (result.tokens, result.bytes) == (13, 13)
+
+
+def test_a_batch_beyond_memory_is_refused_before_it_is_tried(llama, tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 16 * 257 * 4 * 3)
+    assert evaluate(llama, tokenizer, TEXTS, context=16, batch=3).tokens
+    with pytest.raises(FoveateError, match=r"scoring 4 windows at once would take over .*choose a smaller --batch"):
+        evaluate(llama, tokenizer, TEXTS, context=16, batch=4)
 
 
 def test_the_model_is_left_in_its_mode(llama, tokenizer) -> None:

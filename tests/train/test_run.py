@@ -301,6 +301,13 @@ def test_a_run_that_is_being_trained_is_refused(settings) -> None:
     assert train(settings, on_record=on_record).finished
 
 
+def test_what_fails_before_it_begins_leaves_no_folder(settings, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FoveateError, match="--tensorboard needs one more package"):
+        train(replace(settings, tensorboard=True))
+    assert not Path(settings.out).exists()
+
+
 def test_there_must_be_something_to_resume(tmp_path) -> None:
     with pytest.raises(FoveateError, match="there is no run to resume at"):
         resume(tmp_path / "nowhere")

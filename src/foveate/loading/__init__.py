@@ -44,7 +44,8 @@ def load(
         config = _read_config(folder)
         check_weights(folder)
         model = _load_model(folder, config, read_dtype(dtype))
-        tokenizer = load_tokenizer(folder)
+        with quiet_transformers():
+            tokenizer = load_tokenizer(folder)
     place: Any = pick_device(device or "auto")  # Any: transformers' stubs hide what Module.to takes
     return model.to(place).eval(), tokenizer
 

@@ -1,26 +1,19 @@
-"""From settings to a model: its configuration, its precision, and whether one step of it fits into memory."""
+"""From settings to a model: its configuration, its precision, what of it decays."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from torch import nn
 
-from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 from foveate.shape import config_values, spec_from_config
-from foveate.spec import FULL, HierarchySpec
+from foveate.spec import FULL
 from foveate.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-
-def spec_of(settings: TrainSettings) -> HierarchySpec:
-    return spec_from_config(config_values(settings))
 
 
 def build_model(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -52,7 +45,7 @@ def _configuration(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) 
         return FoveateConfig(**config_values(settings), **shared)
     from transformers import LlamaConfig
 
-    spec = spec_of(settings)
+    spec = spec_from_config(config_values(settings))
     if spec.strides != (1,) or any(run.attention != FULL for run in spec.runs):
         raise FoveateError(f"--model llama is plain: walk '{spec}' has other scales; write for example --walk 12@1")
     level = spec.level(1)
@@ -98,46 +91,3 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
     if device.type == "cpu":
         return "bf16" if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported() else "fp32"
     return "fp32"
-
-
-def check_memory(settings: TrainSettings, vocabulary: int, device: torch.device) -> None:
-    """Raise a ``FoveateError`` if one step is predicted to need more memory than there is.
-
-    The prediction is of tensors alone, so what passes may still fail; but Linux kills what asks a CPU for too much
-    without a word, and that is worth avoiding.
-    """
-    load = Load(
-        context=settings.context,
-        vocab_size=vocabulary,
-        batch=settings.batch // settings.accumulate,
-        dtype="bfloat16" if settings.dtype == "bf16" else "float32",
-    )
-    cost = predict(spec_of(settings), load)
-    needed = cost.training_bytes
-    if settings.gradient_checkpointing:
-        needed -= sum(level.part.backward_bytes for level in cost.levels)
-    free = free_memory(device)
-    if needed > free:
-        raise FoveateError(
-            f"a step would take about {needed / 2**30:,.1f} GiB of memory, of which {free / 2**30:,.1f} GiB are free; "
-            f"choose a smaller --batch than {settings.batch}, a larger --accumulate than {settings.accumulate}, "
-            f"a shorter --context, or a smaller model"
-        )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device, as far as the system tells."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return min(psutil.virtual_memory().available, _left_to_container())
-
-
-def _left_to_container() -> float:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return float("inf")
-    return float("inf") if limit == "max" else int(limit) - int(used)

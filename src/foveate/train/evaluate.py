@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from foveate.errors import FoveateError
 from foveate.train.documents import Document, as_documents, cut
+from foveate.train.memory import check_scoring_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,7 +74,7 @@ def evaluate(
         progress: show a bar on a terminal's standard error; or a function called with each number of tokens scored.
 
     Raises:
-        FoveateError: context out of range, a token id outside the vocabulary, or nothing to score.
+        FoveateError: context out of range, a token id outside the vocabulary, too large a batch, or nothing to score.
     """
     check_context(model, context)
     vocabulary: int = model.config.get_text_config().vocab_size
@@ -102,6 +103,7 @@ def evaluate(
     try:
         with torch.inference_mode(), precision, _progress(max_tokens, progress) as advance:
             for inputs_BT, targets_BT in batches(scored_ids(), prefix, context, rows):
+                check_scoring_memory(*inputs_BT.shape, vocabulary, model.device)
                 nats += nll(model, inputs_BT, targets_BT)
                 advance(int((targets_BT != IGNORED).sum()))
     finally:

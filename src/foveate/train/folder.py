@@ -40,6 +40,8 @@ def locked(run: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if [path.name for path in run.iterdir()] == [LOCK_FILE]:  # nothing came of it
+            shutil.rmtree(run)
 
 
 def holds_run(run: Path) -> bool:

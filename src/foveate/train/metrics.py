@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -56,11 +57,15 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
+def check_tensorboard() -> None:
+    """Raise a ``FoveateError`` unless TensorBoard's files can be written here."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise FoveateError("--tensorboard needs one more package: pip install 'foveate[tensorboard]'")
+
+
 def _open_board(run: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise FoveateError("--tensorboard needs one more package: pip install 'foveate[tensorboard]'") from None
+    from torch.utils.tensorboard import SummaryWriter
+
     kept = read_metrics(run)
     return SummaryWriter(str(run / "tensorboard"), purge_step=kept[-1]["step"] + 1 if kept else None)
 

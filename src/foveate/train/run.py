@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from foveate.errors import FoveateError
 from foveate.loading import pick_device, quiet_transformers
 from foveate.loading.manifest import write_atomically
-from foveate.train.build import build_model, check_memory, count_parameters, pick_dtype
+from foveate.train.build import build_model, count_parameters, pick_dtype
 from foveate.train.checkpoint import Checkpoint, Checkpoints
 from foveate.train.display import Display
 from foveate.train.documents import Document, sample_documents
 from foveate.train.folder import export, holds_run, locked, make_room
-from foveate.train.metrics import Metrics, read_metrics
+from foveate.train.memory import check_training_memory
+from foveate.train.metrics import Metrics, check_tensorboard, read_metrics
 from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
 from foveate.train.signals import StopRequest
 
@@ -107,11 +108,13 @@ class _Session:
     def go(self, *, resuming: bool = False) -> RunResult:
         from foveate.data.tokenizer import vocabulary_size
 
+        if self.settings.tensorboard:
+            check_tensorboard()
         checkpoint = self._find_checkpoint() if resuming else None
         device = pick_device(self.settings.device)
         self.settings = replace(self.settings, dtype=pick_dtype(self.settings.dtype, device))
         tokenizer = self._tokenizer(checkpoint)
-        check_memory(self.settings, vocabulary_size(tokenizer), device)
+        check_training_memory(self.settings, vocabulary_size(tokenizer), device)
         data, notes = self._data(tokenizer)
         if checkpoint is not None and checkpoint.notes["data"] != notes["data"]:
             raise FoveateError(
@@ -122,6 +125,7 @@ class _Session:
             model = build_model(self.settings, tokenizer)
         settings = self.settings = self.settings.resolve(parameters=count_parameters(model))
         write_atomically(self.run / SETTINGS_FILE, settings.to_yaml())
+        documents = self._documents(tokenizer)
         stop = StopRequest(self.display.note)
 
         from foveate.train.trainer import CausalTrainer
@@ -139,7 +143,7 @@ class _Session:
                 settings=settings,
                 device=device,
                 data=data,
-                documents=self._documents(tokenizer),
+                documents=documents,
                 checkpoints=self.checkpoints,
                 metrics=metrics,
                 notes=notes,

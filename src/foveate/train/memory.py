@@ -1,0 +1,69 @@
+"""Whether what is asked for fits into memory, told before it is tried.
+
+Linux kills a process that takes more than there is, without a word: the allocation itself has succeeded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import torch
+
+from foveate.cost import Load, predict
+from foveate.errors import FoveateError
+from foveate.shape import config_values, spec_from_config
+from foveate.train.settings import TrainSettings
+
+
+def check_training_memory(settings: TrainSettings, vocabulary: int, device: torch.device) -> None:
+    """Raise a ``FoveateError`` if one step is predicted to need more memory than there is.
+
+    The prediction is of tensors alone: what passes may still fail.
+    """
+    load = Load(
+        context=settings.context,
+        vocab_size=vocabulary,
+        batch=settings.batch // settings.accumulate,
+        dtype="bfloat16" if settings.dtype == "bf16" else "float32",
+    )
+    cost = predict(spec_from_config(config_values(settings)), load)
+    needed = cost.training_bytes
+    if settings.gradient_checkpointing:
+        needed -= sum(level.part.backward_bytes for level in cost.levels)
+    free = free_memory(device)
+    if needed > free:
+        raise FoveateError(
+            f"a step would take about {needed / 2**30:,.1f} GiB of memory, of which {free / 2**30:,.1f} GiB are free; "
+            f"choose a smaller --batch than {settings.batch}, a larger --accumulate than {settings.accumulate}, "
+            f"a shorter --context, or a smaller model"
+        )
+
+
+def check_scoring_memory(windows: int, context: int, vocabulary: int, device: torch.device) -> None:
+    """Raise a ``FoveateError`` if the logits alone of a batch of windows are more than there is memory."""
+    needed = windows * context * vocabulary * 4
+    free = free_memory(device)
+    if needed > free:
+        raise FoveateError(
+            f"scoring {windows:,} windows at once would take over {needed / 2**30:,.1f} GiB of memory, of which "
+            f"{free / 2**30:,.1f} GiB are free; choose a smaller --batch, or leave it out"
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return min(psutil.virtual_memory().available, _left_to_container())
+
+
+def _left_to_container() -> float:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return float("inf")
+    return float("inf") if limit == "max" else int(limit) - int(used)
