@@ -103,7 +103,7 @@ def evaluate(
     try:
         with torch.inference_mode(), precision, _progress(max_tokens, progress) as advance:
             for inputs_BT, targets_BT in batches(scored_ids(), prefix, context, rows):
-                check_scoring_memory(*inputs_BT.shape, vocabulary, model.device)
+                check_scoring_memory(len(inputs_BT), inputs_BT.shape[1], vocabulary, model.device)
                 nats += nll(model, inputs_BT, targets_BT)
                 advance(int((targets_BT != IGNORED).sum()))
     finally:
