@@ -58,7 +58,8 @@ class _Subject:
         self.name, self.batch = name, batch
         self.model: Any = model.eval()
         self.spec = getattr(model.config, "spec", None)
-        self.cache: Any = model.make_cache(batch) if hasattr(model, "make_cache") else None
+        self.cache: Any = self.model.make_cache(batch) if hasattr(model, "make_cache") else None
+        self.read: list[Tensor] = []  # the ids of the context, which generate wants to see again
         self.length = 0
         self.prefill_tokens_per_s: float | None = None
         self.random = torch.Generator().manual_seed(0)
@@ -75,8 +76,10 @@ class _Subject:
             note(f"{self.name}: reading {context:,} tokens takes too long; its state is filled with random numbers")
             self.cache.fill(context, self.model.dtype, self.model.device)
             self.prefill_tokens_per_s = None
+            self.read = [self._ids(context)]
         else:
             ids = self._ids(missing)
+            self.read.append(ids)
             start = time.perf_counter()
             if hasattr(self.model, "read"):
                 self.model.read(ids, self.cache)
@@ -87,14 +90,19 @@ class _Subject:
             self.prefill_tokens_per_s = self.batch * missing / (time.perf_counter() - start)
         self.length = context
 
-    def decode(self, tokens: int) -> float:
+    def decode(self, tokens: int, through_generate: bool) -> float:
         """Seconds per step of ``tokens`` greedy steps from the context on, which leave the state as it was."""
         cache, ids = copy.deepcopy(self.cache), self._ids(1)
+        everything = torch.cat([*self.read, ids], 1)
         _wait(self.model)
         start = time.perf_counter()
-        for _ in range(tokens):
-            logits = self.model(ids, past_key_values=cache, use_cache=True).logits
-            ids = logits[:, -1].argmax(-1, keepdim=True)
+        if through_generate:
+            length = {"max_new_tokens": tokens, "min_new_tokens": tokens}
+            self.model.generate(everything, past_key_values=cache, do_sample=False, pad_token_id=0, **length)
+        else:
+            for _ in range(tokens):
+                logits = self.model(ids, past_key_values=cache, use_cache=True).logits
+                ids = logits[:, -1].argmax(-1, keepdim=True)
         _wait(self.model)
         return (time.perf_counter() - start) / tokens
 
@@ -142,6 +150,7 @@ def time_decoding(
     batch: int = 1,
     tokens: int = 64,
     repeats: int = 5,
+    through_generate: bool = False,
     note: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[DecodeTime]:
     """Decode ``tokens`` tokens after ``context`` random ones with each model in turn, ``repeats`` times.
@@ -149,6 +158,7 @@ def time_decoding(
     Args:
         models: name to causal language model; ours read the context in chunks, others in one call.
         context: one number of tokens, or several: measured from the shortest on, each going on from the one before.
+        through_generate: time ``model.generate`` instead of a bare loop over ``forward``.
         note: told in a line what is being done.
 
     Raises:
@@ -158,7 +168,7 @@ def time_decoding(
     for name, value in {"context": contexts[0], "batch": batch, "tokens": tokens, "repeats": repeats}.items():
         if value < 1:
             raise FoveateError(f"{name} is {value}; it must be at least 1")
-    return _time_decoding(models, contexts, batch, tokens, repeats, note)
+    return _time_decoding(models, contexts, batch, tokens, repeats, through_generate, note)
 
 
 @torch.inference_mode()
@@ -168,6 +178,7 @@ def _time_decoding(
     batch: int,
     tokens: int,
     repeats: int,
+    through_generate: bool,
     note: Callable[[str], Any],
 ) -> Iterator[DecodeTime]:
     subjects = [_Subject(name, model, batch) for name, model in models.items()]
@@ -175,11 +186,11 @@ def _time_decoding(
         for subject in subjects:
             note(f"{subject.name}: reading {context:,} tokens")
             subject.grow(context, note)
-            subject.decode(min(tokens, WARM_UP))
+            subject.decode(min(tokens, WARM_UP), through_generate)
         seconds: dict[str, list[float]] = {subject.name: [] for subject in subjects}
         for _ in range(repeats):
             for subject in subjects:
-                seconds[subject.name].append(subject.decode(tokens))
+                seconds[subject.name].append(subject.decode(tokens, through_generate))
         for subject in subjects:
             yield subject.result(seconds[subject.name], tokens)
 
@@ -194,9 +205,15 @@ def time_walks(
     device: str,
     tokens: int,
     repeats: int,
+    peers: Sequence[str] = (),
+    through_generate: bool = False,
     note: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[DecodeTime]:
-    """``time_decoding`` of untrained models, given as keyword arguments of ``FoveateConfig``."""
+    """``time_decoding`` of untrained models, given as keyword arguments of ``FoveateConfig``.
+
+    ``peers`` are measured beside them, in the shape of the first of them.
+    """
+    from foveate.bench.peers import make_peer
     from foveate.hf.configuration_foveate import FoveateConfig
     from foveate.hf.modeling_foveate import FoveateForCausalLM
 
@@ -205,8 +222,18 @@ def time_walks(
         torch.manual_seed(0)
         model: Any = FoveateForCausalLM(FoveateConfig(**shape, vocab_size=vocab_size))
         models[shape["walk"]] = model.to(device=device, dtype=dtype)
+    for name in peers:
+        models[name] = make_peer(name, FoveateConfig(**shapes[0]).spec, vocab_size).to(device=device, dtype=dtype)
     for batch in batches:
-        yield from time_decoding(models, context=contexts, batch=batch, tokens=tokens, repeats=repeats, note=note)
+        yield from time_decoding(
+            models,
+            context=contexts,
+            batch=batch,
+            tokens=tokens,
+            repeats=repeats,
+            through_generate=through_generate,
+            note=note,
+        )
 
 
 def _wait(model: PreTrainedModel) -> None:

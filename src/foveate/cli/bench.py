@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HELP = "measure speed and memory"
 EXAMPLES = """examples:
   foveate bench decode --walk "2@1 8@4 2@1" --walk 12@1 --hidden 512
+  foveate bench decode --walk 12@1 --peer llama --generate --hidden 512 --context 512
   foveate bench decode --walk 6@1:fovea --hidden 256 --context 1k --context 64k --context 1M --json"""
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -42,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decode.add_argument("--repeats", type=count, default=5, metavar="N", help="repeats in turn (default: 5)")
     decode.add_argument("--threads", type=count, metavar="N", help="threads of the CPU (default: torch's choice)")
     decode.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda or mps (default: cpu)")
+    decode.add_argument(
+        "--peer", action="append", metavar="P", help="another model of the first walk's shape, repeatable: llama"
+    )
+    decode.add_argument("--generate", action="store_true", help="time model.generate instead of a bare loop")
     decode.add_argument("--json", action="store_true", help="one JSON object per measurement on standard output")
 
 
@@ -64,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
         tokens=args.tokens,
         repeats=args.repeats,
+        peers=args.peer or [],
+        through_generate=args.generate,
         note=lambda line: print(line, file=sys.stderr, flush=True),
     )
     shown = []
