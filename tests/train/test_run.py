@@ -321,11 +321,6 @@ def test_a_batch_beyond_memory_is_refused_before_it_is_tried(settings) -> None:
         train(replace(settings, batch=10**8))
 
 
-def test_llama_takes_only_plain_walks(settings) -> None:
-    with pytest.raises(FoveateError, match="--model llama is plain: walk '1@1 1@4 1@1' has other scales"):
-        train(replace(settings, model="llama"))
-
-
 def test_matrices_decay_and_nothing_else_does(settings) -> None:
     result = train(replace(settings, walk="1@1 1@4 1@1", pooling="attention", expanding="attention"))
     with safe_open(result.path / "checkpoint-12" / "optimizer.safetensors", "pt") as file:

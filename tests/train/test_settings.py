@@ -28,7 +28,7 @@ def test_resolving_leaves_nothing_open_but_shape() -> None:
     still_open = {option.name for option in fields(settings) if getattr(settings, option.name) is None}
     assert still_open == {"heads", "kv_heads", "ff", "levels"}
     assert settings.lr == 2e-3
-    assert (settings.steps, settings.save_every) == (123, 13)
+    assert (settings.steps, settings.save_every) == (245, 25)
 
 
 def test_larger_models_learn_more_slowly() -> None:
@@ -62,6 +62,9 @@ def test_data_paths_no_longer_depend_on_the_working_directory(tmp_path, monkeypa
         ({"out": ""}, "--out: '' is not a text"),
         ({"walk": "3@0"}, "walk: stride 0"),
         ({"walk": ""}, "walk is empty"),
+        ({"walk": "2@1 4@4 2@1", "model": "llama"}, "--model llama is plain, walk '2@1 4@4 2@1' is not"),
+        ({"hidden": 30, "heads": 4}, "level 1: width 30 over 4 heads"),
+        ({"levels": {"8": {"width": 64}}}, "levels names stride '8', which the walk does not have"),
     ],
 )
 def test_a_bad_value_is_named_with_its_flag(given, line) -> None:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from foveate.errors import FoveateError
-from foveate.shape import config_values, spec_from_config
-from foveate.spec import FULL
+from foveate.shape import config_values
 from foveate.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -17,11 +15,7 @@ if TYPE_CHECKING:
 
 
 def build_model(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A freshly initialised model of the settings' shape; the same seed gives the same weights.
-
-    Raises:
-        FoveateError: ``--model llama`` with a walk that a plain transformer cannot walk.
-    """
+    """A freshly initialised model of the settings' shape; the same seed gives the same weights."""
     from transformers import AutoModelForCausalLM, set_seed
 
     set_seed(settings.seed)
@@ -45,9 +39,7 @@ def _configuration(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) 
         return FoveateConfig(**config_values(settings), **shared)
     from transformers import LlamaConfig
 
-    spec = spec_from_config(config_values(settings))
-    if spec.strides != (1,) or any(run.attention != FULL for run in spec.runs):
-        raise FoveateError(f"--model llama is plain: walk '{spec}' has other scales; write for example --walk 12@1")
+    spec = settings.spec
     level = spec.level(1)
     return LlamaConfig(
         hidden_size=level.width,

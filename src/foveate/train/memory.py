@@ -12,7 +12,6 @@ import torch
 
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
-from foveate.shape import config_values, spec_from_config
 from foveate.train.settings import TrainSettings
 
 
@@ -27,7 +26,7 @@ def check_training_memory(settings: TrainSettings, vocabulary: int, device: torc
         batch=settings.batch // settings.accumulate,
         dtype="bfloat16" if settings.dtype == "bf16" else "float32",
     )
-    cost = predict(spec_from_config(config_values(settings)), load)
+    cost = predict(settings.spec, load)
     needed = cost.training_bytes
     if settings.gradient_checkpointing:
         needed -= sum(level.part.backward_bytes for level in cost.levels)

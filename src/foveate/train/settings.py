@@ -17,8 +17,8 @@ from typing import Any
 from foveate import values
 from foveate.errors import FoveateError
 from foveate.presets import resolve_walk
-from foveate.shape import read_levels
-from foveate.spec import EXPANDINGS, POOLINGS
+from foveate.shape import config_values, read_levels, spec_from_config
+from foveate.spec import EXPANDINGS, FULL, POOLINGS, HierarchySpec
 
 SETTINGS_FILE = "foveate.yaml"
 
@@ -136,7 +136,7 @@ class TrainSettings:
     context: int = _option(512, _length, "data", "tokens of a training sequence")
 
     tokens: int = _option(10_000_000, _count, "training", "tokens to train on in all, such as 3M or 1.5G")
-    batch: int = _option(16, _count, "training", "sequences per step, over all devices")
+    batch: int = _option(8, _count, "training", "sequences per step, over all devices")
     accumulate: int = _option(1, _count, "training", "parts a step's batch is computed in, to save memory")
     gradient_checkpointing: bool = _option(False, _flag, "training", "recompute activations to save memory")
     lr: float | None = _option(None, _number(0, 1), "training", "peak learning rate (default: by model size)", "LR")
@@ -167,9 +167,8 @@ class TrainSettings:
             try:
                 object.__setattr__(self, option.name, option.metadata["read"](value))
             except FoveateError as error:
-                # the readers of walks and levels name themselves
-                prefix = "" if option.name in str(error) else f"{flag_name(option.name)}: "
-                raise FoveateError(f"{prefix}{error}") from None
+                names_itself = option.name in ("walk", "levels")
+                raise FoveateError(f"{error}" if names_itself else f"{flag_name(option.name)}: {error}") from None
         self._check()
 
     def _check(self) -> None:
@@ -179,6 +178,19 @@ class TrainSettings:
             raise FoveateError(f"--accumulate: {self.accumulate} does not divide --batch {self.batch} into equal parts")
         if not self.data:
             raise FoveateError("--data: nothing is named; write a file, a folder, or books for the bundled ones")
+        if self.model == "llama" and (
+            self.spec.strides != (1,) or any(run.attention != FULL for run in self.spec.runs)
+        ):
+            raise FoveateError(f"--model llama is plain, walk '{self.spec}' is not; write for example --walk 12@1")
+
+    @property
+    def spec(self) -> HierarchySpec:
+        """The shape of the model.
+
+        Raises:
+            FoveateError: widths, heads and levels that make none.
+        """
+        return spec_from_config(config_values(self))
 
     @property
     def tokens_per_step(self) -> int:
