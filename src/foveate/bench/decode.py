@@ -195,47 +195,6 @@ def _time_decoding(
             yield subject.result(seconds[subject.name], tokens)
 
 
-def time_walks(
-    shapes: Sequence[Mapping[str, Any]],
-    *,
-    vocab_size: int,
-    contexts: Sequence[int],
-    batches: Sequence[int],
-    dtype: torch.dtype,
-    device: str,
-    tokens: int,
-    repeats: int,
-    peers: Sequence[str] = (),
-    through_generate: bool = False,
-    note: Callable[[str], Any] = lambda line: None,
-) -> Iterator[DecodeTime]:
-    """``time_decoding`` of untrained models, given as keyword arguments of ``FoveateConfig``.
-
-    ``peers`` are measured beside them, in the shape of the first of them.
-    """
-    from foveate.bench.peers import make_peer
-    from foveate.hf.configuration_foveate import FoveateConfig
-    from foveate.hf.modeling_foveate import FoveateForCausalLM
-
-    models: dict[str, PreTrainedModel] = {}
-    for shape in shapes:
-        torch.manual_seed(0)
-        model: Any = FoveateForCausalLM(FoveateConfig(**shape, vocab_size=vocab_size))
-        models[shape["walk"]] = model.to(device=device, dtype=dtype)
-    for name in peers:
-        models[name] = make_peer(name, FoveateConfig(**shapes[0]).spec, vocab_size).to(device=device, dtype=dtype)
-    for batch in batches:
-        yield from time_decoding(
-            models,
-            context=contexts,
-            batch=batch,
-            tokens=tokens,
-            repeats=repeats,
-            through_generate=through_generate,
-            note=note,
-        )
-
-
 def _wait(model: PreTrainedModel) -> None:
     if model.device.type == "cuda":
         torch.cuda.synchronize()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from foveate.errors import FoveateError
+from foveate.hf.configuration_foveate import FoveateConfig
+from foveate.hf.modeling_foveate import FoveateForCausalLM
 from foveate.spec import HierarchySpec
 
 
@@ -32,9 +34,26 @@ def llama(spec: HierarchySpec, vocab_size: int) -> PreTrainedModel:
 PEERS: dict[str, Callable[[HierarchySpec, int], PreTrainedModel]] = {"llama": llama}
 
 
-def make_peer(name: str, spec: HierarchySpec, vocab_size: int) -> Any:
-    """The peer ``name`` with random weights, in the shape of ``spec``."""
-    if name not in PEERS:
-        raise FoveateError(f"peer {name!r} is unknown; choose one of {', '.join(PEERS)}")
-    torch.manual_seed(0)
-    return PEERS[name](spec, vocab_size)
+def make_models(
+    shapes: Sequence[Mapping[str, Any]],
+    peers: Sequence[str],
+    *,
+    vocab_size: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, PreTrainedModel]:
+    """Untrained models of ``shapes`` (keyword arguments of ``FoveateConfig``), and peers in the shape of the first.
+
+    Raises:
+        FoveateError: for a peer that is not in ``PEERS``.
+    """
+    models: dict[str, Any] = {}
+    for shape in shapes:
+        torch.manual_seed(0)
+        models[shape["walk"]] = FoveateForCausalLM(FoveateConfig(**shape, vocab_size=vocab_size))
+    for name in peers:
+        if name not in PEERS:
+            raise FoveateError(f"peer {name!r} is unknown; choose one of {', '.join(PEERS)}")
+        torch.manual_seed(0)
+        models[name] = PEERS[name](FoveateConfig(**shapes[0]).spec, vocab_size)
+    return {name: model.to(device=device, dtype=dtype) for name, model in models.items()}
