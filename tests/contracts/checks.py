@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
 from foveate.model.decoder import Decoder
 from foveate.model.reference import reference
@@ -165,11 +166,17 @@ def check_take_rows(decoder: Decoder, before: Sequence[int], index: Sequence[int
             assert_same(features[i], whole[before[source] :], EXACT, f"row {i}, once row {source}")
 
 
-def check_remove_last(decoder: Decoder, lengths: Sequence[int], rounds: Sequence[tuple[int, int]]) -> None:
-    """Reading tokens and taking some back, round by round (read, removed), leaves no trace of those."""
+def check_remove_last(
+    decoder: Decoder, lengths: Sequence[int], rounds: Sequence[tuple[int, int]], recorded: int | None = None
+) -> None:
+    """Reading tokens and taking some back, round by round (read, removed), leaves no trace of those.
+
+    Taking back is refused where the cache no longer can, which may only be beyond the ``recorded`` last tokens.
+    """
     rows = make_rows(decoder, lengths)
     cache = decoder.make_cache(len(rows))
-    cache.record_past(max(removed for _, removed in rounds))
+    recorded = max(removed for _, removed in rounds) if recorded is None else recorded
+    cache.record_past(recorded)
     with torch.no_grad():
         read(decoder, rows, [lengths], cache)
         for seed, (n_read, n_removed) in enumerate(rounds):
@@ -179,7 +186,11 @@ def check_remove_last(decoder: Decoder, lengths: Sequence[int], rounds: Sequence
                 whole = decoder(torch.cat((row, new[i]))[None])[0]
                 assert_same(features[i], whole[len(row) :], EXACT, f"row {i} after round {seed} of {rounds}")
                 rows[i] = torch.cat((row, new[i]))[: len(row) + n_read - n_removed]
-            cache.remove_last(n_removed)
+            try:
+                cache.remove_last(n_removed)
+            except FoveateError:
+                assert n_removed > recorded, f"{n_removed} tokens not taken back, with {recorded} recorded"
+                return
             assert np.array_equal(np.broadcast_to(cache.lengths, len(rows)), [len(row) for row in rows])
 
 

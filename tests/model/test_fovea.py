@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+
+from contracts.checks import make_decoder, make_rows
+from contracts.walks import WALKS, small, whole_length
+from foveate.model.clock import Span
+from foveate.model.fovea_plan import Plan
+from foveate.spec import Attention
+
+
+def test_keys_of_a_query_grow_with_the_logarithm_of_the_context() -> None:
+    fovea = Attention.parse("fovea8,groups=4,scales=4/16")
+    keys = [int(Plan(fovea, Span(4**power, 1)).visible.sum(-1).max()) for power in range(3, 10)]
+    assert max(np.diff(keys)) <= 4
+    assert keys[-1] <= 2 * 8 + 4 * 10
+
+
+def test_nothing_the_fovea_keeps_grows_with_the_context() -> None:
+    decoder = make_decoder(small("1@1:fovea4,groups=3,scales=2/4"), dtype=torch.float32)
+    sizes = []
+    for tokens in (1_000, 4_000, 64_000):
+        cache = decoder.make_cache(1)
+        cache.fill(tokens, torch.float32, torch.device("cpu"))
+        sizes.append(cache.tapes[0].capacity)
+    assert sizes[1] - sizes[0] <= 3 + 1
+    assert sizes[2] - sizes[1] <= 2 * (3 + 1)
+
+
+def test_a_tail_that_is_kept_keeps_each_group_once() -> None:
+    decoder = make_decoder(small("1@1:fovea4,groups=3,scales=2/4,tail=keep"), dtype=torch.float32)
+    cache = decoder.make_cache(1)
+    cache.fill(64_000, torch.float32, torch.device("cpu"))
+    assert 16_000 < cache.tapes[0].capacity < 16_200
+
+
+@pytest.mark.parametrize("name", ["fovea", "fovea_keep"])
+def test_blocks_may_be_read_a_few_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = make_decoder(WALKS[name])
+    x_BTD = torch.stack(make_rows(decoder, [whole_length(decoder.spec)] * 3))
+    counts = np.array([x_BTD.shape[1], 5, x_BTD.shape[1] - 7])
+    at_once = decoder(x_BTD), decoder(x_BTD, None, counts)
+    for keys in (1, 300):
+        monkeypatch.setattr("foveate.model.fovea.GATHERED_KEYS", keys)
+        with torch.no_grad():
+            torch.testing.assert_close(decoder(x_BTD), at_once[0])
+            parts = decoder(x_BTD, None, counts)
+        for row, count in enumerate(counts):
+            torch.testing.assert_close(parts[row, :count], at_once[1][row, :count])
