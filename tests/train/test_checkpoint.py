@@ -31,6 +31,13 @@ def test_the_newest_are_kept_and_found_with_their_notes(tmp_path) -> None:
     assert (found.step, found.path.name, found.notes["tokens"]) == (100, "checkpoint-100", 1000)
 
 
+def test_fewer_can_be_kept_later(tmp_path) -> None:
+    for step in (1, 2, 3):
+        save(Checkpoints(tmp_path, keep=3), step)
+    Checkpoints(tmp_path, keep=1).prune()
+    assert contents(tmp_path) == {"checkpoint-3"}
+
+
 def test_an_interrupted_save_leaves_nothing_behind(tmp_path) -> None:
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 1)

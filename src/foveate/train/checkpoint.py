@@ -74,8 +74,12 @@ class Checkpoints:
                 ) from None
             raise
         shutil.rmtree(staging)
-        for old in self.steps()[self.keep :]:
-            shutil.rmtree(self.path(old))
+        self.prune()
+
+    def prune(self) -> None:
+        """Remove all but the newest ``keep``."""
+        for step in self.steps()[self.keep :]:
+            shutil.rmtree(self.path(step))
 
     def _put_in_place(self, folder: Path, step: int) -> None:
         final = self.path(step)

@@ -1,4 +1,10 @@
-"""The log of a run: one JSON object per line in ``metrics.jsonl``, and TensorBoard's files if they are wanted."""
+"""The log of a run: one JSON object per line in ``metrics.jsonl``, and TensorBoard's files if they are wanted.
+
+Every record has ``kind``, ``step``, ``tokens`` (trained on so far) and ``elapsed`` (seconds, of all sessions). One of
+kind ``train`` adds ``loss`` (nats per token, the mean since the record before), ``lr`` and ``grad_norm`` (before
+clipping) of its step, and ``tokens_per_s`` (validating and saving not counted); one of kind ``valid`` adds ``bpb``,
+``perplexity``, ``nll_per_token``, ``valid_tokens`` and ``valid_bytes``.
+"""
 
 from __future__ import annotations
 

@@ -178,6 +178,7 @@ class _Session:
             self.display.note(f"{self.run} has no checkpoint yet; starting at the first step")
         else:
             self.display.note(f"resuming from {checkpoint.path}")
+            self.checkpoints.prune()
         return checkpoint
 
     def _tokenizer(self, checkpoint: Checkpoint | None) -> PreTrainedTokenizerBase:

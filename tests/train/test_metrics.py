@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from foveate.train.metrics import Metrics, read_metrics
+
+
+def test_a_resumed_log_goes_on_where_the_checkpoint_was(tmp_path) -> None:
+    with Metrics(tmp_path) as metrics:
+        metrics.add({"step": 1})
+        saved = metrics.sync()
+        metrics.add({"step": 2})
+    with Metrics(tmp_path, keep_bytes=saved) as metrics:
+        metrics.add({"step": 2, "again": True})
+    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2, "again": True}]
+
+
+def test_half_a_record_is_none(tmp_path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1}]
+    assert read_metrics(tmp_path / "nowhere") == []
+
+
+def test_tensorboard_shows_the_same(tmp_path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Metrics(tmp_path, tensorboard=True) as metrics:
+        metrics.add({"kind": "train", "step": 3, "loss": 2.5})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    [scalar] = events.Scalars("train/loss")
+    assert (scalar.step, scalar.value) == (3, 2.5)
