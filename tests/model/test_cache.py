@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.checks import make_decoder, make_rows
+from contracts.checks import EXACT, assert_same, make_decoder, make_rows, read
 from contracts.walks import WALKS, small
 from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
@@ -47,9 +47,30 @@ def test_what_a_ring_has_overwritten_cannot_be_removed(walk: str) -> None:
         decoder(x_TD[None], cache)
         with pytest.raises(FoveateError, match=r"take 0 back; call record_past\(8\)"):
             cache.remove_last(8)
+        cache.record_past(8)
+        with pytest.raises(FoveateError, match="cannot remove 1 tokens"):
+            cache.remove_last(1)
         assert cache.lengths == 24
-        with pytest.raises(FoveateError, match="record_past"):
-            cache.record_past(8)
+
+
+@pytest.mark.parametrize("lengths", [[37, 37], [6, 52, 1]])
+@pytest.mark.parametrize("name", ["windows", "nested", "fovea", "fovea_keep", "fovea_walk", "attention_attention"])
+def test_rings_can_begin_to_remember_more_at_any_time(name: str, lengths: list[int]) -> None:
+    decoder = make_decoder(WALKS[name])
+    rows = make_rows(decoder, lengths)
+    cache = decoder.make_cache(len(rows))
+    with torch.no_grad():
+        read(decoder, rows, [lengths], cache)
+        rounds = [(2, 2, 2), (5, 5, 3), (5, 1, 1), (9, 4, 4), (40, 38, 38), (41, 2, 1), (90, 3, 0)]
+        for slack, n_read, n_removed in rounds:
+            cache.record_past(slack)
+            new = make_rows(decoder, [n_read] * len(rows), seed=slack)
+            features = read(decoder, new, [[n_read] * len(rows)], cache)
+            for i, row in enumerate(rows):
+                whole = decoder(torch.cat((row, new[i]))[None])[0]
+                assert_same(features[i], whole[len(row) :], EXACT, f"row {i}, slack {slack}")
+                rows[i] = torch.cat((row, new[i]))[: len(row) + n_read - n_removed]
+            cache.remove_last(n_removed)
 
 
 def test_a_full_walk_can_always_be_shortened() -> None:
@@ -77,13 +98,13 @@ def test_bytes_follow_the_coarse_units() -> None:
 @pytest.mark.parametrize("name", ["nested", "windows", "fovea", "fovea_keep", "attention_attention"])
 def test_a_filled_cache_is_as_large_as_a_read_one_and_can_be_read_on(name: str) -> None:
     decoder = make_decoder(WALKS[name])
-    read, filled = decoder.make_cache(2), decoder.make_cache(2)
+    used, filled = decoder.make_cache(2), decoder.make_cache(2)
     x_BTD = torch.stack(make_rows(decoder, [64, 64]))
     with torch.no_grad():
-        decoder(x_BTD, read)
+        decoder(x_BTD, used)
         filled.fill(64, x_BTD.dtype, x_BTD.device)
-        assert filled.nbytes == read.nbytes
-        for cache in (read, filled):
+        assert filled.nbytes == used.nbytes
+        for cache in (used, filled):
             assert decoder(x_BTD[:, :1], cache).isfinite().all()
             assert cache.lengths == 65
 

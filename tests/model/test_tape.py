@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from foveate.errors import FoveateError
 from foveate.model.clock import Span
 from foveate.model.tape import Tape
 
@@ -83,17 +82,20 @@ def test_slot_positions_of_a_ring() -> None:
 
 def test_a_group_never_wraps_around_the_end_of_its_ring() -> None:
     tape = Tape(stride=1, width=1, keep=4, multiple=4)
-    tape.set_slack(3)
+    tape.set_slack(3, 0)
     assert tape.ring is not None
     assert tape.ring % 4 == 0
     assert tape.ring >= 4 + 3
 
 
-def test_slack_only_before_the_first_item() -> None:
+def test_a_ring_that_grows_keeps_what_it_holds() -> None:
     tape = Tape(stride=1, width=1, keep=4)
-    write(tape, 0, 1)
-    with pytest.raises(FoveateError, match="record_past"):
-        tape.set_slack(3)
+    write(tape, 0, 6)
+    tape.set_slack(3, 6)
+    assert tape.ring == 8
+    assert tape.recent(0, Span(6, 1), 4)[0][:, :, 0, 0].tolist() == [[2, 3, 4, 5], [102, 103, 104, 105]]
+    write(tape, 6, 3)
+    assert tape.recent(0, Span(9, 1), 7)[0][1, :, 0, 0].tolist() == [102, 103, 104, 105, 106, 107, 108]
 
 
 def test_rows_and_copies() -> None:

@@ -5,7 +5,7 @@ Shape legend: B batch rows.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class StepCache:
         self.batch = batch
         self.lengths: Count = 0
         self._furthest: Count = 0  # the longest each row has been: what a ring has overwritten follows from it
+        self._floor: Count = 0  # what rings had overwritten when they began to remember more: rows stay as long
         self.slack = 0
 
     def clock(self, counts: Count) -> Clock:
@@ -67,14 +68,18 @@ class StepCache:
         """Forget everything, and free the memory."""
         for tape in self.tapes:
             tape.clear()
-        self.lengths = self._furthest = 0
+        self.lengths = self._furthest = self._floor = 0
 
     def record_past(self, tokens: int) -> None:
-        """From now on keep enough to take the last ``tokens`` tokens back with ``remove_last``."""
+        """From now on keep enough to take the last ``tokens`` tokens back with ``remove_last``.
+
+        What was overwritten before stays so: what has been read can be cut as far as it could be until now.
+        """
         if tokens <= self.slack:
             return
+        self._floor = np.maximum(self._floor, np.maximum(np.subtract(self._furthest, self.slack), 0))
         for tape in self.tapes:
-            tape.set_slack(tokens)
+            tape.set_slack(tokens, self.lengths)
         self.slack = tokens
 
     def remove_last(self, tokens: int) -> None:
@@ -91,7 +96,7 @@ class StepCache:
                 f"cannot remove {tokens} tokens from a cache whose shortest row has {np.min(self.lengths)}"
             )
         for tape in self.tapes:
-            if not tape.can_shorten(self._furthest, shorter):
+            if tape.forgets and (np.any(shorter < self._floor) or not tape.can_shorten(self._furthest, shorter)):
                 raise FoveateError(
                     f"cannot remove {tokens} tokens: this cache remembers enough to take {self.slack} back; "
                     f"call record_past({tokens}) on it before reading on"
@@ -109,6 +114,8 @@ class StepCache:
             self.lengths = _alike(self.lengths[index])
         if not isinstance(self._furthest, int):
             self._furthest = _alike(self._furthest[index])
+        if np.ndim(self._floor):
+            self._floor = cast(np.ndarray, self._floor)[index]
         self.batch = len(index)
 
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from foveate import spec
-from foveate.errors import FoveateError
 from foveate.model.attention import Heads, View, attend
 from foveate.model.clock import Count, Span
 from foveate.model.fovea_plan import Layout, Plan, Region, ratio_at, visible_slots
@@ -48,11 +47,15 @@ class FoveaTape(Tape):
     def slots_needed(self, items: int) -> int:
         return self.layout.size(items)
 
-    def set_slack(self, tokens: int) -> None:
-        if self.data is not None:
-            raise FoveateError("a cache cannot begin to remember more once it is read into; call record_past before")
-        self.layout = Layout(self.fovea, -(-tokens // self.stride))
+    @property
+    def forgets(self) -> bool:
+        return True
+
+    def set_slack(self, tokens: int, lengths: Count) -> None:
+        before, self.layout = self.layout, Layout(self.fovea, -(-tokens // self.stride))
         self.ring = self.layout.fine
+        self._move_slots(lengths, lambda units: (before.held(units, before), before.held(units, self.layout)))
+        self.shortened()
 
     def can_shorten(self, furthest: Count, shorter: Count) -> bool:
         """The block of the shorter rows' last unit must still be open, or slack must reach back to it."""

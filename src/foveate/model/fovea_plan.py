@@ -79,6 +79,16 @@ class Layout:
         ring = self.ring(j)
         return self.base(j) + (groups if ring is None else groups % ring)
 
+    def held(self, units: int, of: Layout) -> np.ndarray:
+        """The slots that ``of`` has for everything that this layout holds of a row of ``units`` units."""
+        regions = regions_for(self.fovea, units)
+        ends = region_ends(self.fovea, np.array(max(units - 1, 0) // self.fovea.block), regions)
+        slots = [np.arange(max(units - self.fine, 0), units) % of.fine]
+        for j in range(1, regions + 1):
+            made, ring = int(ends[j - 1]) // scale_at(self.fovea, j), self.ring(j)
+            slots.append(of.slots(j, np.arange(0 if ring is None else max(made - ring, 0), made)))
+        return np.concatenate(slots)
+
     def size(self, units: int) -> int:
         """Slots that a row of ``units`` units fills at most."""
         regions = regions_for(self.fovea, units)

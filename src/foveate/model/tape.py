@@ -9,13 +9,13 @@ R rows of a span, S new items, n items asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.errors import FoveateError
 from foveate.model.clock import Count, Span
 
 GRANULE = 64  # slots; a tape that keeps everything grows in multiples of this
@@ -163,14 +163,40 @@ class Tape:
         last = torch.from_numpy(np.atleast_1d(span.end) - 1).to(device)[:, None]
         return last - (last - torch.arange(self.ring, device=device)) % self.ring
 
-    def set_slack(self, tokens: int) -> None:
-        """Let a ring remember ``tokens`` more than its steps need, so that as many can be taken back."""
+    @property
+    def forgets(self) -> bool:
+        """Whether items are overwritten, so that rows can only be cut back as far as ``set_slack`` allows."""
+        return self.keep is not None
+
+    def set_slack(self, tokens: int, lengths: Count) -> None:
+        """Let a ring remember ``tokens`` more than its steps need, from now on, so that as many can be taken back.
+
+        ``lengths`` [B] says what the rows hold, in tokens: what is held moves to its slot in the longer ring.
+        """
         if self.keep is None:
             return
-        if self.data is not None:
-            raise FoveateError("a cache cannot begin to remember more once it is read into; call record_past before")
-        ring = self.keep + -(-tokens // self.stride) + (tokens > 0)
-        self.ring = -(-ring // self.multiple) * self.multiple
+        before = self.keep if self.ring is None else self.ring
+        needed = self.keep + -(-tokens // self.stride) + (tokens > 0)
+        ring = self.ring = -(-needed // self.multiple) * self.multiple
+
+        def move(items: int) -> tuple[np.ndarray, np.ndarray]:
+            held = np.arange(max(items - before, 0), items)
+            return held % before, held % ring
+
+        self._move_slots(lengths, move)
+
+    def _move_slots(self, lengths: Count, move: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> None:
+        """Copy each row to larger data, from and to the slots that ``move`` says for its number of items."""
+        if self.data is None:
+            return
+        old, items = self.data, np.atleast_1d(lengths) // self.stride
+        size = max(self.slots_needed(int(items.max())), self.capacity)
+        data = allocate((*old.shape[:4], size, self.width), old.dtype, old.device)
+        for row, count in enumerate(items):
+            rows = slice(None) if len(items) == 1 else slice(row, row + 1)
+            source, target = (torch.from_numpy(slots).to(old.device) for slots in move(int(count)))
+            data[:, :, rows].index_copy_(4, target, old[:, :, rows].index_select(4, source))
+        self._set(data)
 
     def can_shorten(self, furthest: Count, shorter: Count) -> bool:
         """Whether rows that once had ``furthest`` tokens can go on from ``shorter``: nothing needed is overwritten."""
