@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -152,13 +153,14 @@ def test_a_half_written_checkpoint_is_passed_over(settings, undisturbed, capsys)
     assert_same_run(result, undisturbed)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize(("step", "when"), [(6, "train"), (10, "train"), (12, "train")])
-def test_a_signal_saves_and_the_run_resumes_to_the_bit(settings, undisturbed, number, code, step, when) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "step"), [(signal.SIGINT, 130, 6), (signal.SIGTERM, 143, 10), (signal.SIGINT, 130, 12)]
+)
+def test_a_signal_saves_and_the_run_resumes_to_the_bit(settings, undisturbed, number, code, step) -> None:
     """At steps 10 and 12 the signal arrives before the validation of that step, which the resumed run makes up for."""
 
     def on_record(record) -> None:
-        if (record["kind"], record["step"]) == (when, step):
+        if (record["kind"], record["step"]) == ("train", step):
             os.kill(os.getpid(), number)
 
     handler = signal.getsignal(number)
@@ -186,6 +188,16 @@ def test_a_finished_run_can_be_made_longer(settings) -> None:
     straight = train(replace(elsewhere(settings), schedule="constant", tokens=20 * 128, warmup=1))
     assert (longer.step, longer.finished) == (20, True)
     assert longer.train["loss"] == pytest.approx(straight.train["loss"], rel=0.05)
+
+
+def test_a_run_cannot_be_made_shorter_than_it_is(undisturbed, tmp_path) -> None:
+    run = shutil.copytree(undisturbed.path, tmp_path / "run")
+    with pytest.raises(FoveateError, match=r"--tokens: .* has been trained on 1,536 already; give more"):
+        resume(run, {"tokens": 1000})
+
+
+def test_data_may_be_read_by_workers(settings, undisturbed) -> None:
+    assert_same_run(train(replace(settings, workers=1)), undisturbed)
 
 
 def test_a_learning_rate_can_be_changed_on_resuming(settings) -> None:

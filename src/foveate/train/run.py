@@ -177,6 +177,9 @@ class _Session:
         if checkpoint is None:
             self.display.note(f"{self.run} has no checkpoint yet; starting at the first step")
         else:
+            if checkpoint.step > self.settings.steps:
+                done = checkpoint.step * self.settings.tokens_per_step
+                raise FoveateError(f"--tokens: {self.run} has been trained on {done:,} already; give more")
             self.display.note(f"resuming from {checkpoint.path}")
             self.checkpoints.prune()
         return checkpoint

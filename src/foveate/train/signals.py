@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ class StopRequest:
     def __init__(self, note: Callable[[str], None]) -> None:
         self.note = note
         self.received: int | None = None
+        self.process = os.getpid()
         self._former: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -37,6 +39,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # a data worker, which has inherited this: its process is told too
+            return
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = number
