@@ -106,8 +106,8 @@ def test_cache(spec: HierarchySpec, data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@settings(LIMITS, max_examples=300)
-@given(spec=specs(), schedule=schedules(5, 12), pads=st.integers(0, 2))
+@settings(LIMITS, max_examples=150)
+@given(spec=specs(), schedule=schedules(4, 10), pads=st.integers(0, 2))
 def test_contract_at_length(spec: HierarchySpec, schedule: Schedule, pads: int) -> None:
     decoder = make_decoder(spec, seed=1)
     check_oracle(decoder, np.maximum(np.sum(schedule, axis=0), 1).tolist())
