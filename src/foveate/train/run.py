@@ -6,8 +6,16 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from foveate.data.corpus import Blocks, Corpus, open_corpus
+from foveate.data.documents import fingerprint
+from foveate.data.split import split_documents
+from foveate.data.tokenizer import load_tokenizer, make_tokenizer, vocabulary_size
 from foveate.errors import FoveateError
 from foveate.loading import pick_device, quiet_transformers
 from foveate.loading.manifest import write_atomically
@@ -20,13 +28,11 @@ from foveate.train.memory import check_training_memory
 from foveate.train.metrics import Metrics, check_tensorboard, read_metrics
 from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
 from foveate.train.signals import StopRequest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from foveate.data.corpus import Blocks, Corpus
+from foveate.train.trainer import CausalTrainer
 
 Record = dict[str, Any]
+
+ANY_FRACTION = 0.01  # where nothing is split off, but a fraction has to be given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +112,6 @@ class _Session:
         self.display = Display(settings.steps, settings.tokens_per_step)
 
     def go(self, *, resuming: bool = False) -> RunResult:
-        from foveate.data.tokenizer import vocabulary_size
-
         if self.settings.tensorboard:
             check_tensorboard()
         checkpoint = self._find_checkpoint() if resuming else None
@@ -115,24 +119,19 @@ class _Session:
         self.settings = replace(self.settings, dtype=pick_dtype(self.settings.dtype, device))
         tokenizer = self._tokenizer(checkpoint)
         check_training_memory(self.settings, vocabulary_size(tokenizer), device)
-        data, notes = self._data(tokenizer)
+        data = self._data(tokenizer)
+        notes = {"data": fingerprint(self.settings.data), "versions": _versions()}
         if checkpoint is not None and checkpoint.notes["data"] != notes["data"]:
             raise FoveateError(
                 f"the data of {self.run} is not what it was when the run began: {', '.join(self.settings.data)}; "
                 f"bring that back, or choose another --out for a new run"
             )
-        with quiet_transformers():
-            model = build_model(self.settings, tokenizer)
-        settings = self.settings = self.settings.resolve(parameters=count_parameters(model))
-        write_atomically(self.run / SETTINGS_FILE, settings.to_yaml())
         documents = self._documents(tokenizer)
+        model = self._model(tokenizer)
         stop = StopRequest(self.display.note)
-
-        from foveate.train.trainer import CausalTrainer
-
         keep_bytes = 0 if checkpoint is None else checkpoint.notes["metrics_bytes"]
         with (
-            Metrics(self.run, keep_bytes=keep_bytes, tensorboard=settings.tensorboard) as metrics,
+            Metrics(self.run, keep_bytes=keep_bytes, tensorboard=self.settings.tensorboard) as metrics,
             quiet_transformers(),
             self.display,
             stop,
@@ -140,7 +139,7 @@ class _Session:
             trainer = CausalTrainer(
                 model=model,
                 tokenizer=tokenizer,
-                settings=settings,
+                settings=self.settings,
                 device=device,
                 data=data,
                 documents=documents,
@@ -152,16 +151,19 @@ class _Session:
                 stop=stop,
             )
             trainer.run(None if checkpoint is None else checkpoint.path)
+        return self._conclude(trainer, stop)
+
+    def _conclude(self, trainer: CausalTrainer, stop: StopRequest) -> RunResult:
         if trainer.finished:
-            export(self.checkpoints.at(settings.steps), self.run)
+            export(self.checkpoints.at(self.settings.steps), self.run)
         last = {record["kind"]: record for record in read_metrics(self.run)}
         return RunResult(
             path=self.run,
             step=trainer.state.global_step,
-            steps=settings.steps,
+            steps=self.settings.steps,
             finished=trainer.finished,
             exit_code=0 if trainer.finished else stop.exit_code,
-            parameters=model.num_parameters(),
+            parameters=trainer.causal_model.num_parameters(),
             train=last.get("train", {}),
             valid=last.get("valid", {}),
         )
@@ -185,9 +187,6 @@ class _Session:
         return checkpoint
 
     def _tokenizer(self, checkpoint: Checkpoint | None) -> PreTrainedTokenizerBase:
-        from foveate.data.split import split_documents
-        from foveate.data.tokenizer import load_tokenizer, make_tokenizer
-
         if checkpoint is not None:
             return load_tokenizer(checkpoint.path)
         settings = self.settings
@@ -196,47 +195,51 @@ class _Session:
             lambda: split_documents(
                 settings.data,
                 split=self._train_split,
-                valid_fraction=settings.valid_fraction,
+                valid_fraction=settings.valid_fraction or ANY_FRACTION,
                 text_field=settings.text_field,
             ),
         )
 
-    @property
-    def _train_split(self) -> str:
-        return "all" if self.settings.valid_data or not self.settings.valid_fraction else "train"
-
-    def _data(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Blocks, Record]:
-        """The training sequences, and what a checkpoint notes of them and of where it was made."""
-        import torch
-        import transformers
-
-        from foveate import __version__
-        from foveate.data.corpus import Blocks, open_corpus
-        from foveate.data.documents import fingerprint
-
+    def _data(self, tokenizer: PreTrainedTokenizerBase) -> Blocks:
         settings = self.settings
         corpus = open_corpus(
             settings.data,
             tokenizer,
             split=self._train_split,
-            valid_fraction=settings.valid_fraction or 0.01,
+            valid_fraction=settings.valid_fraction or ANY_FRACTION,
             text_field=settings.text_field,
         )
-        versions = {
-            "foveate": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-        }
-        return Blocks(corpus, settings.context), {"data": fingerprint(settings.data), "versions": versions}
+        return Blocks(corpus, settings.context)
+
+    @property
+    def _train_split(self) -> str:
+        return "all" if self.settings.valid_data or not self.settings.valid_fraction else "train"
 
     def _documents(self, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
         """What to validate on."""
         settings = self.settings
         if not settings.valid_data and not settings.valid_fraction:
             return []
-        assert settings.eval_tokens is not None
-        return sample_documents(open_validation(settings, tokenizer), tokenizer, settings.eval_tokens)
+        return sample_documents(open_validation(settings, tokenizer), tokenizer, settings.validation_tokens)
+
+    def _model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """A new model; with its size the settings are complete, and are written down."""
+        with quiet_transformers():
+            model = build_model(self.settings, tokenizer)
+        self.settings = self.settings.resolve(parameters=count_parameters(model))
+        write_atomically(self.run / SETTINGS_FILE, self.settings.to_yaml())
+        return model
+
+
+def _versions() -> dict[str, str]:
+    from foveate import __version__
+
+    return {
+        "foveate": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def open_validation(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> Corpus:
@@ -245,8 +248,6 @@ def open_validation(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase)
     Raises:
         FoveateError: it holds out none.
     """
-    from foveate.data.corpus import open_corpus
-
     if settings.valid_data:
         return open_corpus(settings.valid_data, tokenizer, text_field=settings.text_field)
     if not settings.valid_fraction:

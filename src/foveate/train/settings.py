@@ -178,10 +178,9 @@ class TrainSettings:
             raise FoveateError(f"--accumulate: {self.accumulate} does not divide --batch {self.batch} into equal parts")
         if not self.data:
             raise FoveateError("--data: nothing is named; write a file, a folder, or books for the bundled ones")
-        if self.model == "llama" and (
-            self.spec.strides != (1,) or any(run.attention != FULL for run in self.spec.runs)
-        ):
-            raise FoveateError(f"--model llama is plain, walk '{self.spec}' is not; write for example --walk 12@1")
+        spec = self.spec
+        if self.model == "llama" and (spec.strides != (1,) or any(run.attention != FULL for run in spec.runs)):
+            raise FoveateError(f"--model llama is plain, walk '{spec}' is not; write for example --walk 12@1")
 
     @property
     def spec(self) -> HierarchySpec:
@@ -201,6 +200,11 @@ class TrainSettings:
         """Optimizer steps that reach ``tokens``, the last one whole."""
         return -(-self.tokens // self.tokens_per_step)
 
+    @property
+    def validation_tokens(self) -> int:
+        """Tokens scored at each validation: so many that all of them together cost about a fiftieth of the training."""
+        return self.eval_tokens or max(20_000, min(1_000_000, self.tokens // 200))
+
     def resolve(self, *, parameters: int) -> TrainSettings:
         """The same run with nothing left open, for a model of that many parameters, the embedding not counted."""
         tenth = -(-self.steps // 10)
@@ -210,8 +214,7 @@ class TrainSettings:
             save_every=self.save_every or min(tenth, 1000),
             log_every=self.log_every or max(1, min(10, self.steps // 50)),
             eval_every=self.eval_every or min(tenth, 1000),
-            # so that ten validations cost about a fiftieth of the training
-            eval_tokens=self.eval_tokens or max(20_000, min(1_000_000, self.tokens // 200)),
+            eval_tokens=self.validation_tokens,
         )
 
     def resumed_with(self, given: Mapping[str, Any]) -> TrainSettings:
