@@ -116,7 +116,9 @@ class TrainSettings:
         FoveateError: a value out of range, named with its flag.
     """
 
-    model: str = _option("foveate", _choice("foveate", "llama"), "model", "foveate, or transformers' llama (plain)")
+    model: str = _option(
+        "foveate", _choice("foveate", "llama"), "model", "foveate, or llama: transformers' own", "KIND"
+    )
     walk: str = _option("2@1 8@4 2@1", _walk, "shape", "")
     hidden: int = _option(256, _count, "shape", "")
     heads: int | None = _option(None, _count, "shape", "")
