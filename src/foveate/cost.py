@@ -267,9 +267,10 @@ def _saved_by_attention(level: Level, attention: Attention, units: int) -> int:
     """Numbers kept between a layer's projections: queries, keys, values and output."""
     queries, keys = level.width, level.kv_heads * level.head_dim
     if attention.kind == "fovea":
-        blocks, gathered = _gathered(attention, units)
-        pooled = sum((blocks + 2) * attention.block // _scale(attention, i - 1) for i in range(len(attention.scales)))
-        return units * 2 * queries + 2 * keys * (pooled + blocks * gathered) if units else 0
+        # keys gathered for a block are gathered again for the backward pass; kept is what they are gathered from
+        padded = (-(-units // attention.block) + 2) * attention.block
+        items = padded + sum(padded // scale for scale in attention.scales)
+        return units * 2 * queries + 3 * keys * items if units else 0
     # the projection's output holds the values, so its queries and keys are kept too, beside the rotated ones
     saved = units * ((queries + 2 * keys) + (queries + keys) + queries)
     if attention.window is None or units <= attention.window:

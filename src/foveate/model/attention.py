@@ -45,6 +45,7 @@ class View:
     cos: Tensor
     sin: Tensor
     mask: Tensor | None = None  # True, or 0 to be added, where a key may be seen
+    checkpointed: bool = False  # each layer is computed again in the backward pass
 
 
 class Heads(nn.Module):

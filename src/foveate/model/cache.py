@@ -5,6 +5,7 @@ Shape legend: B batch rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -69,6 +70,20 @@ class StepCache:
         for tape in self.tapes:
             tape.clear()
         self.lengths = self._furthest = self._floor = 0
+
+    def counts(self) -> dict[str, Count]:
+        """All that a cache is besides its tapes' data."""
+        return {"lengths": self.lengths, "furthest": self._furthest, "floor": self._floor, "slack": self.slack}
+
+    def restore(self, counts: Mapping[str, Any], data: Mapping[int, Tensor]) -> None:
+        """Become the cache that had these ``counts`` and, by place in ``tapes``, these data."""
+        self.reset()
+        self.record_past(counts["slack"])
+        lengths, furthest, floor = (np.asarray(counts[name]) for name in ("lengths", "furthest", "floor"))
+        self.lengths, self._furthest = _alike(lengths), _alike(furthest)
+        self._floor = floor if floor.ndim else int(floor)
+        for index, tape in enumerate(self.tapes):
+            tape.restore(data.get(index))
 
     def record_past(self, tokens: int) -> None:
         """From now on keep enough to take the last ``tokens`` tokens back with ``remove_last``.

@@ -11,12 +11,15 @@ group, N groups, L keys, C slots.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import pad
 
 from foveate import spec
@@ -152,7 +155,7 @@ class FoveaAttention(Heads):
             group = (region.first + region.kept)[:, None] + np.arange(int(region.made.max()))
             middles = torch.from_numpy(group * region.scale + (region.scale - 1) / 2).to(device)
             rotations.append(rotary.at(middles, cos.dtype))
-        return FoveaView(span, tape, cos, sin, mask, plan, tuple(rotations))
+        return FoveaView(span, tape, cos, sin, mask, plan=plan, rotations=tuple(rotations))
 
     def forward(self, qkv: Tensor, view: View, layer: int) -> Tensor:
         assert isinstance(view, FoveaView)
@@ -179,7 +182,7 @@ class FoveaAttention(Heads):
             q = pad(q, (0, 0, 0, 0, int(offset[0]), n * W - int(offset[0]) - q.shape[1]))
         else:
             q = _shift(q, offset, n * W)
-        out = self._attend_blocks(q, (fine_k, fine_v), shown, plan, cast(Tensor, view.mask))
+        out = self._attend_blocks(q, (fine_k, fine_v), shown, plan, view)
         if span.even:
             return out[:, int(offset[0]) : int(offset[0]) + span.size]
         column = torch.from_numpy(offset[:, None] + np.arange(span.size)).to(out.device).clamp_(max=out.shape[1] - 1)
@@ -246,24 +249,29 @@ class FoveaAttention(Heads):
         return tuple(_pick(part, np.minimum(column, part.shape[1] - 1)) for part in both)
 
     def _attend_blocks(
-        self, q: Tensor, fine: tuple[Tensor, ...], shown: list[tuple[Tensor, ...]], plan: Plan, mask: Tensor
+        self, q: Tensor, fine: tuple[Tensor, ...], shown: list[tuple[Tensor, ...]], plan: Plan, view: FoveaView
     ) -> Tensor:
+        mask = cast(Tensor, view.mask)
         W, n, R = self.fovea.block, plan.n, len(q)
         q_RnWHd = q.unflatten(1, (n, W))
         blocks = [part[:, W:].unflatten(1, (n + 1, W)) for part in fine]
         seen = [torch.from_numpy(region.seen).to(q.device) for region in plan.regions]
         keys_per_block = mask.shape[-1]
         at_once = n if torch.is_grad_enabled() else max(1, GATHERED_KEYS // (R * keys_per_block))
+        regather = torch.is_grad_enabled() and not view.checkpointed
         outs = []
         for b in range(0, n, at_once):
             m = min(n, b + at_once) - b
-            gathered = []
-            for part in range(2):
+
+            def gather(part: int, b: int = b, m: int = m) -> Tensor:
                 near = blocks[part][:, b : b + m], blocks[part][:, b + 1 : b + m + 1]
                 far = [_seen(groups[part], index[:, b : b + m]) for groups, index in zip(shown, seen, strict=True)]
-                gathered.append(torch.cat((*near, *far), 2).flatten(0, 1).transpose(1, 2))
+                return torch.cat((*near, *far), 2).flatten(0, 1).transpose(1, 2)
+
             here = mask if m == n else mask.unflatten(0, (R, n))[:, b : b + m].flatten(0, 1)
-            out = attend(q_RnWHd[:, b : b + m].flatten(0, 1), *gathered, mask=here)
+            keys, values = gather(0), gather(1)
+            with _gathered_again(gather, keys, values) if regather else contextlib.nullcontext():
+                out = attend(q_RnWHd[:, b : b + m].flatten(0, 1), keys, values, mask=here)
             outs.append(out.unflatten(0, (R, m)).flatten(1, 2))
         return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
 
@@ -306,6 +314,27 @@ class FoveaAttention(Heads):
         row = np.repeat(np.arange(len(count)), kept)
         item = np.arange(len(row)) - np.repeat(kept.cumsum() - kept, kept) + np.repeat(skip, kept)
         tape.put(layer, span, parts, row, column[row] + item, slots(first[row] + item))
+
+
+def _gathered_again(gather: Callable[[int], Tensor], *gathered: Tensor) -> saved_tensors_hooks:
+    """Inside, what is saved of ``gathered`` is not kept for the backward pass, which gathers it anew.
+
+    Every unit is in the keys of two blocks and more; the units themselves are kept once.
+    """
+    # numbers and shapes alone: the hooks live as long as the graph, and what they refer to with them
+    storages, shape = [tensor.untyped_storage().data_ptr() for tensor in gathered], gathered[0].shape
+
+    def pack(saved: Tensor) -> Tensor | int:
+        storage = saved.untyped_storage().data_ptr()
+        return storages.index(storage) if storage in storages and saved.shape == shape else saved
+
+    def unpack(saved: Tensor | int) -> Tensor:
+        if not isinstance(saved, int):
+            return saved
+        with torch.no_grad():
+            return gather(saved)
+
+    return saved_tensors_hooks(pack, unpack)
 
 
 def _shift(part: Tensor, offset: np.ndarray, length: int) -> Tensor:

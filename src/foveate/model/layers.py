@@ -6,6 +6,7 @@ Shape legend: R rows, S units, D width, H heads, K key-value heads, d head width
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from foveate.model.attention import FullAttention, Heads, View, WindowAttention
 from foveate.model.clock import Span
 from foveate.model.fovea import FoveaAttention
 from foveate.model.rotary import Rotary, compute_dtype
+from foveate.model.streams import Trace
 from foveate.model.tape import Tape
 
 ATTENTIONS: dict[str, type[Heads]] = {"full": FullAttention, "window": WindowAttention, "fovea": FoveaAttention}
@@ -66,17 +68,29 @@ class Run(nn.Module):
     def _first(self) -> Layer:
         return cast(Layer, self.layers[0])
 
-    def forward(self, x_RSD: Tensor, span: Span, tapes: tuple[Tape, ...], batch: int) -> Tensor:
-        """The stream [R, S, D] after the run's layers; ``batch`` counts all rows of the cache, R those in the span."""
+    def forward(
+        self, x_RSD: Tensor, span: Span, tapes: tuple[Tape, ...], batch: int, trace: Trace | None = None
+    ) -> Tensor:
+        """The stream [R, S, D] after the run's layers; ``batch`` counts all rows of the cache, R those in the span.
+
+        ``trace`` gets what each layer puts out.
+        """
         if not len(self.layers) or not span.size:
+            if trace is not None:
+                trace.extend([(span, x_RSD)] * len(self.layers))
             return x_RSD
         tape = tapes[0] if tapes else None
         if tape is not None:
             tape.reserve(span, batch, compute_dtype(x_RSD), x_RSD.device)
         view = self._first.attention.prepare(span, tape, self.rotary, x_RSD)
+        checkpointed = self.gradient_checkpointing and self.training
+        if checkpointed:
+            view = replace(view, checkpointed=True)
         for index, layer in enumerate(self.layers):
-            if self.gradient_checkpointing and self.training:
+            if checkpointed:
                 x_RSD = self._gradient_checkpointing_func(layer.__call__, x_RSD, view, index)
             else:
                 x_RSD = layer(x_RSD, view, index)
+            if trace is not None:
+                trace.append((span, x_RSD))
         return x_RSD

@@ -83,6 +83,11 @@ class Tape:
     def clear(self) -> None:
         self._set(None)
 
+    def restore(self, data: Tensor | None) -> None:
+        """Hold ``data`` [N, P, B, H, C, d], or nothing."""
+        self._set(data)
+        self.shortened()
+
     def reserve(self, span: Span, batch: int, dtype: torch.dtype, device: torch.device) -> None:
         """Make room for the items of ``span``. Slots are zeros until written: what a mask hides must be finite."""
         need = self.slots_needed(span.longest)
