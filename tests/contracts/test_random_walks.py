@@ -80,14 +80,14 @@ def test_contract(spec: HierarchySpec, schedule: Schedule, pads: int) -> None:
     decoder = make_decoder(spec)
     lengths = np.sum(schedule, axis=0).tolist()
     if any(lengths):
-        check_oracle(decoder, [length for length in lengths if length][:2])
+        check_oracle(decoder, [max(lengths)])
         check_causal(decoder, max(lengths))
         check_calls(decoder, [lengths], cached=False, extra_columns=pads)
     check_calls(decoder, schedule, extra_columns=pads)
     check_clock(decoder, schedule)
 
 
-@settings(LIMITS, max_examples=50)
+@settings(LIMITS, max_examples=40)
 @given(spec=specs(), data=st.data())
 def test_cache(spec: HierarchySpec, data: st.DataObject) -> None:
     decoder = make_decoder(spec)
