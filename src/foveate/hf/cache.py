@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 from transformers import Cache
 
 from foveate.errors import FoveateError
+from foveate.hf.cache_file import load_cache, save_cache
 from foveate.model.cache import StepCache
 
-ROLLBACK = 64  # tokens that can be taken back once generate says it will, unless record_past asked for more
+MARGIN = 64  # tokens more than those read since the last crop that a recording cache can take back
 
 
 class FoveateCache(Cache):
@@ -22,6 +24,16 @@ class FoveateCache(Cache):
         self.steps = steps
         self.seen = 0
         self.unpadded = 0  # newest columns that are a real token in every row: what crop may remove
+        self.recording = False  # whether generate is going to crop
+        self._since_crop = 0
+
+    def expect(self, columns: int) -> None:
+        """Make sure, if recording, that the next ``columns`` columns can be taken back too."""
+        if not self.recording:
+            return
+        self._since_crop += columns
+        if self._since_crop + MARGIN > self.steps.slack:
+            self.steps.record_past(2 * (self._since_crop + MARGIN))
 
     def note(self, columns: int, mask_BT: Tensor | None) -> None:
         """Count the columns of a call that the model has just read."""
@@ -77,14 +89,34 @@ class FoveateCache(Cache):
 
     def reset(self) -> None:
         self.steps.reset()
-        self.seen = self.unpadded = 0
+        self.seen = self.unpadded = self._since_crop = 0
 
     def activate_past_recording(self) -> None:
-        self.steps.record_past(max(ROLLBACK, self.steps.slack))
+        """From now on everything read since the last ``crop`` can be taken back; rings grow as they have to."""
+        self.recording = True
+        self.expect(0)
+
+    def stop_recording(self) -> None:
+        """Rings grow no further."""
+        self.recording = False
+        self._since_crop = 0
 
     def record_past(self, tokens: int) -> None:
-        """Keep enough to ``crop`` the last ``tokens`` tokens; rings grow by as many."""
+        """From now on keep enough to ``crop`` the last ``tokens`` tokens; rings grow by as many."""
         self.steps.record_past(tokens)
+
+    def save(self, path: str | Path, model: Any) -> None:
+        """Write what ``model`` has read to one safetensors file: beside it first, then in its place."""
+        save_cache(self, Path(path), model)
+
+    @classmethod
+    def load(cls, path: str | Path, model: Any) -> FoveateCache:
+        """A saved cache, on the model's device.
+
+        Raises:
+            FoveateError: no such file, not a cache, or one of another model, be it the same walk with other weights.
+        """
+        return load_cache(Path(path), model)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last ``-tokens_to_remove`` tokens of every row; positive numbers are refused."""
@@ -93,6 +125,7 @@ class FoveateCache(Cache):
         if -tokens_to_remove > self.unpadded:
             raise FoveateError(f"crop({tokens_to_remove}): only the last {self.unpadded} columns have no padding")
         self.steps.remove_last(-tokens_to_remove)
+        self._since_crop = 0
         self.seen += tokens_to_remove
         self.unpadded += tokens_to_remove
 

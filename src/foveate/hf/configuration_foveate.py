@@ -78,6 +78,13 @@ class FoveateConfig(PreTrainedConfig):
         )
 
     @property
+    def hidden_state_strides(self) -> list[int]:
+        """Tokens per item of each tensor in a forward's ``hidden_states``."""
+        runs = self.spec.runs
+        layers = [run.stride for run in runs for _ in range(run.layers)]
+        return [1, *layers] if runs[-1].layers else [1, *layers, 1]
+
+    @property
     def hidden_size_of_tokens(self) -> int:
         """Width of level 1, where tokens are embedded and predicted."""
         return self.spec.levels[0].width

@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from foveate.errors import FoveateError
 from foveate.hf.cache import FoveateCache
 from foveate.hf.configuration_foveate import FoveateConfig
+from foveate.hf.inputs import check_positions, check_prompt, new_columns
 from foveate.model.decoder import init_weights
 from foveate.model.lm import LanguageModel
-
-UNSUPPORTED_OUTPUTS = ("output_attentions", "output_hidden_states")
 
 
 class FoveatePreTrainedModel(PreTrainedModel):
@@ -74,31 +73,47 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Logits [B, T, V] of the new columns (the last ``logits_to_keep`` of them, if given), the loss if ``labels``.
+        """Logits [B, T, V] of the new columns, the loss if ``labels``.
 
         Args:
             input_ids: [B, T] token ids, or ``inputs_embeds`` [B, T, D].
             attention_mask: [B, T], or [B, seen + T] with the columns the cache has read; 0 is padding, in any place.
+            position_ids: not needed; refused where they are not what the model counts itself.
             labels: [B, T], shifted here; -100 is ignored.
             use_cache: default: the config's choice outside training.
+            logits_to_keep: logits of the last so many columns alone, or of the columns that a tensor indexes.
+            output_hidden_states: also return the embeddings, the output of every layer in the order of the walk, and
+                last the normalised features, in the last layer's stead if that is on level 1. A layer on level 1 puts
+                out [B, T, D]; one of stride k [B, S, D], of the units that this call completes in each row, from the
+                left: unit u is of the row's tokens k·u … k·u + k - 1. ``config.hidden_state_strides`` names the
+                strides. Padding is zeros.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise FoveateError("pass either input_ids or inputs_embeds")
-        return_dict = kwargs.pop("return_dict", True)
-        for name in UNSUPPORTED_OUTPUTS:
-            if kwargs.pop(name, None):
-                raise FoveateError(f"{name} is not supported: the streams of the levels differ in length")
+        return_dict = kwargs.pop("return_dict", None)
+        if kwargs.pop("output_attentions", None) or self.config.output_attentions:
+            raise FoveateError("output_attentions is not supported: attention is computed without its weights")
         tokens = input_ids if input_ids is not None else inputs_embeds
         assert tokens is not None
+        if tokens.dim() != (2 if input_ids is not None else 3):
+            raise FoveateError(f"input_ids or inputs_embeds has shape {tuple(tokens.shape)}; pass [batch, columns]")
         B, T = tokens.shape[:2]
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         cache = self._own_cache(past_key_values, use_cache, B)
-        mask_BT = _new_columns(attention_mask, B, T, cache.seen if cache is not None else 0)
+        seen, steps = (cache.seen, cache.steps) if cache is not None else (0, None)
+        mask_BT = new_columns(attention_mask, B, T, seen)
+        if position_ids is not None:
+            check_positions(position_ids, mask_BT, steps.lengths if steps is not None else 0, T, seen)
         keep = logits_to_keep if isinstance(logits_to_keep, int) else 0
-        h_BTD = self.model(tokens, mask_BT, cache.steps if cache is not None else None, keep)
+        if cache is not None:
+            cache.expect(min(keep or T, T))  # who asks for the logits of several tokens may take as many back
+        wanted = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
+        streams: list[Tensor] | None = [] if wanted else None
+        h_BTD = self.model(tokens, mask_BT, steps, keep, streams)
         if cache is not None:
             cache.note(T, mask_BT)
         if isinstance(logits_to_keep, Tensor):
@@ -107,8 +122,13 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None or kwargs.get("shift_labels") is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache if use_cache else None)
-        return output if return_dict else output.to_tuple()
+        output = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=cache if use_cache else None,
+            hidden_states=None if streams is None else tuple(streams),
+        )
+        return output.to_tuple() if return_dict is False or not (return_dict or self.config.return_dict) else output
 
     @torch.no_grad()
     def read(
@@ -126,14 +146,15 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
                 progress(chunk.shape[1])
         return cache
 
-    def _own_cache(self, given: Any, use_cache: bool, batch: int) -> FoveateCache | None:
+    def _own_cache(self, given: Any, use_cache: bool, *batch: int) -> FoveateCache | None:
+        """The cache given, one for the first ``batch`` instead of an empty foreign one, or None if none is wanted."""
         if isinstance(given, FoveateCache):
-            if given.batch_size != batch:
-                raise FoveateError(f"past_key_values holds {given.batch_size} rows, the input has {batch}")
+            if given.batch_size not in batch:
+                raise FoveateError(f"past_key_values holds {given.batch_size} rows, the input has {batch[0]}")
             return given
-        if given is not None and given.get_seq_length():
+        if given is not None and (not isinstance(given, Cache) or given.get_seq_length()):
             raise FoveateError(f"past_key_values is a {type(given).__name__} with content; use model.make_cache()")
-        return self.make_cache(batch) if use_cache else None
+        return self.make_cache(batch[0]) if use_cache else None
 
     def _prepare_cache_for_generation(  # type: ignore[override]  # of what it may be passed only this matters
         self, generation_config: Any, model_kwargs: dict[str, Any], generation_mode: Any, batch_size: int, *args: Any
@@ -144,13 +165,45 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
                 f"leave it out"
             )
         given = model_kwargs.get("past_key_values")
-        if given is None and generation_config.use_cache is not False:
-            rows = batch_size * max(generation_config.num_beams, generation_config.num_return_sequences)
-            model_kwargs["past_key_values"] = self.make_cache(rows)
-            if generation_config.is_assistant:
-                model_kwargs["past_key_values"].activate_past_recording()
-        elif given is not None:
-            given._is_user_defined = True
+        mask = model_kwargs.get("attention_mask")
+        columns = mask.shape[1] if mask is not None else generation_config._mask_length
+        rows = batch_size * max(generation_config.num_beams, generation_config.num_return_sequences)
+        cache = self._own_cache(given, generation_config.use_cache is not False, rows, batch_size)
+        check_prompt(mask if not generation_config.is_assistant else None, columns, cache)
+        if cache is None:
+            return
+        if cache is given:
+            cache._is_user_defined = True
+            if cache.batch_size < rows:
+                cache.batch_repeat_interleave(rows // batch_size)
+        model_kwargs["past_key_values"] = cache
+        if generation_config.is_assistant:
+            cache.activate_past_recording()
+        else:
+            cache.stop_recording()  # assisted decoding switches it on after this
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,  # by name: generate looks whether it is there
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As usual, but what a given cache has read is not read again: assisted decoding would pass it once more."""
+        if next_sequence_length is None and isinstance(past_key_values, FoveateCache) and past_key_values.recording:
+            check_prompt(None, input_ids.shape[1], past_key_values)
+            next_sequence_length = input_ids.shape[1] - past_key_values.seen
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> None:
+        """None: the model counts, and what it would count need not be made, passed and compared for every token."""
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         raise FoveateError("continuous batching needs a paged cache, which a multi-scale model has not; use generate")
@@ -158,19 +211,3 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
     @property
     def init_continuous_batching(self) -> Any:
         raise AttributeError("continuous batching needs a paged cache, which a multi-scale model has not; use generate")
-
-
-def _new_columns(attention_mask: Tensor | None, batch: int, columns: int, seen: int) -> Tensor | None:
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() != 2:
-        raise FoveateError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}; pass [batch, columns] with 0 for padding: "
-            f"what a position may see follows from the walk"
-        )
-    rows, width = attention_mask.shape
-    if rows != batch or width not in (columns, seen + columns):
-        raise FoveateError(
-            f"attention_mask has shape {(rows, width)} for {batch} rows of {columns} columns after {seen} in the cache"
-        )
-    return attention_mask[:, width - columns :]

@@ -16,6 +16,7 @@ from foveate.model.clock import Clock, Count
 from foveate.model.fovea import GroupPool
 from foveate.model.layers import Layer, Run
 from foveate.model.resample import Expand, Lookup, Pool
+from foveate.model.streams import Trace
 from foveate.spec import Expand as ExpandMove
 from foveate.spec import HierarchySpec, Step
 from foveate.spec import Pool as PoolMove
@@ -48,11 +49,17 @@ class Decoder(nn.Module):
         """An empty cache for ``batch`` sequences; memory is taken as they grow."""
         return StepCache([cast(Run | Pool | Expand, step).make_tapes() for step in self.steps], batch)
 
-    def forward(self, x_BTD: Tensor, cache: StepCache | None = None, counts: np.ndarray | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        cache: StepCache | None = None,
+        counts: np.ndarray | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
         """Features [B, T, D] of the new tokens ``x_BTD``, which follow those in ``cache`` (written in place).
 
         ``counts`` [B] says how many of its T columns each row really has, from the left; None: all. Features past a
-        row's count mean nothing.
+        row's count mean nothing. ``trace`` gets what each layer puts out, in the order of the walk.
 
         Raises:
             FoveateError: the cache is for another number of rows.
@@ -67,7 +74,7 @@ class Decoder(nn.Module):
             return x_BTD
         rows = tokens.row_index(x_BTD.device)
         x = x_BTD[:, : tokens.size] if rows is None else x_BTD[rows, : tokens.size]
-        x = self._walk(x, clock, cache, B)
+        x = self._walk(x, clock, cache, B, trace)
         if cache is not None:
             cache.advance(new)
         x = self.norm(x)
@@ -77,7 +84,7 @@ class Decoder(nn.Module):
         out[slice(None) if rows is None else rows, : tokens.size] = x
         return out
 
-    def _walk(self, x: Tensor, clock: Clock, cache: StepCache | None, batch: int) -> Tensor:
+    def _walk(self, x: Tensor, clock: Clock, cache: StepCache | None, batch: int, trace: Trace | None) -> Tensor:
         units = {1: x}  # the newest units of each level reached so far
         for index, (step, move) in enumerate(zip(self.steps, self.spec.steps, strict=True)):
             tapes = cache.steps[index] if cache is not None else ()
@@ -90,7 +97,7 @@ class Decoder(nn.Module):
                         units[move.stride], units[move.source], span, clock.span(move.source), tapes, batch
                     )
             else:
-                units[move.stride] = step(units[move.stride], span, tapes, batch)
+                units[move.stride] = step(units[move.stride], span, tapes, batch, trace)
         return units[1]
 
 

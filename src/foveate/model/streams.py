@@ -1,0 +1,34 @@
+"""What every layer of a walk put out in a call, laid out for people: rows in their places, padding as zeros.
+
+Shape legend: B batch rows, R rows of a span, S new units of a level, T columns, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate.model.clock import Span
+
+Trace = list[tuple[Span, Tensor]]  # the new units of each layer's level, and the layer's output [R, S, D]
+
+
+def in_rows(span: Span, x_RSD: Tensor, batch: int) -> Tensor:
+    """[B, S, D], zeros past the units that a row really has."""
+    x_RSD = x_RSD[:, : span.size]
+    if span.even:
+        return x_RSD
+    counts_R1 = torch.as_tensor(span.count, device=x_RSD.device)[:, None]
+    real_RS = torch.arange(span.size, device=x_RSD.device) < counts_R1
+    x_RSD = x_RSD.masked_fill(~real_RS[..., None], 0)
+    rows = span.row_index(x_RSD.device)
+    if rows is None:
+        return x_RSD
+    return x_RSD.new_zeros(batch, span.size, x_RSD.shape[-1]).index_copy(0, rows, x_RSD)
+
+
+def in_columns(x_BSD: Tensor, order_BT1: Tensor) -> Tensor:
+    """[B, T, D]: item i of a row goes to the column ``order_BT1[row, i]``; rows are filled up with zeros."""
+    B, S, D = x_BSD.shape
+    order_BS1 = order_BT1[:, :S]
+    return x_BSD.new_zeros(B, order_BT1.shape[1], D).scatter(1, order_BS1.expand(-1, -1, D), x_BSD)
