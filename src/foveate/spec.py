@@ -294,6 +294,11 @@ class HierarchySpec:
     def n_layers(self) -> int:
         return sum(run.layers for run in self.runs)
 
+    @property
+    def reads_any_length(self) -> bool:
+        """Whether every layer looks back through a window or a fovea: no text is too long, and no token costs more."""
+        return self.expanding != "attention" and all(run.attention.kind != "full" for run in self.runs if run.layers)
+
     def level(self, stride: int) -> Level:
         return self.levels[self.strides.index(stride)]
 

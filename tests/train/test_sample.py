@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from foveate import FoveateConfig, FoveateForCausalLM
 from foveate.errors import FoveateError
 from foveate.train.sample import _Pieces, sample
 
@@ -66,3 +67,15 @@ def test_what_cannot_be_done_is_said(llama, tokenizer, given, line) -> None:
 
 def test_without_a_limit_it_fills_the_positions_at_most(llama, tokenizer) -> None:
     assert sample(llama, tokenizer, "ab", seed=3).tokens <= 61
+
+
+def test_a_retina_reads_a_prompt_of_any_length_and_tells_how_far_it_is(tokenizer) -> None:
+    shape = {"vocab_size": 257, "hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 64}
+    retina = FoveateForCausalLM(FoveateConfig(walk="1@1:fovea4,groups=3,scales=2/4", **shape)).eval()
+    read: list[tuple[int, int]] = []
+    result = sample(retina, tokenizer, "ab" * 5000, tokens=3, greedy=True, on_read=lambda *of: read.append(of))
+    assert result.tokens == 3
+    assert sum(tokens for tokens, _ in read) == 10_000  # all but the last id, which makes the first new one
+    assert {total for _, total in read} == {10_001}
+    with pytest.raises(FoveateError, match="positions for 64"):
+        sample(FoveateForCausalLM(FoveateConfig(walk="1@1", **shape)), tokenizer, "ab" * 50, tokens=3)

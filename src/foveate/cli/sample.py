@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from foveate.cli.progress import token_progress
 from foveate.errors import FoveateError
 from foveate.values import count
 
@@ -15,7 +18,11 @@ HELP = "continue a prompt, shown as it is decoded"
 EXAMPLES = """examples:
   foveate sample runs/mine --prompt "It was a dark night"
   foveate sample runs/mine --prompt "It was a dark night" --temperature 0.8 --top-p 0.95 --seed 7 --tokens 400
-  foveate sample runs/mine --prompt-file beginning.txt --greedy"""
+  foveate sample runs/mine --prompt-file beginning.txt --greedy
+  foveate sample runs/retina --prompt-file a-whole-library.txt"""
+
+LONG_PROMPT_TOKENS = 20_000  # from here on reading takes long enough to be shown
+PROMPT_SHOWN = 4_000  # characters of the prompt printed before what follows it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
     screen = _Screen(prompt)
+    reading = _Reading()
     try:
         result = sample(
             model,
@@ -58,22 +66,46 @@ def run(args: argparse.Namespace) -> None:
             top_p=args.top_p,
             seed=args.seed,
             on_text=_ignore if args.json else screen.show,
+            on_read=reading.advance,
         )
     finally:
+        reading.close()
         screen.end_line()
     if args.json:
         values = dataclasses.asdict(result) | {"tokens_per_s": round(result.tokens_per_s, 1)}
         print(json.dumps({"prompt": prompt, **values}))
     elif not screen.started:  # the model ended the text at once
-        print(prompt)
+        print(screen.prompt)
     print(f"{result.tokens} tokens, {result.tokens_per_s:.1f} tokens/s", file=sys.stderr)
 
 
+class _Reading:
+    """Shows how far a long prompt has been read."""
+
+    def __init__(self) -> None:
+        self.stack = contextlib.ExitStack()
+        self.bar: Callable[[int], None] | None = None
+        self.read = 0
+
+    def advance(self, tokens: int, total: int) -> None:
+        if total < LONG_PROMPT_TOKENS:
+            return
+        if self.bar is None:
+            self.bar = self.stack.enter_context(token_progress("reading", total))
+        self.bar(tokens)
+        self.read += tokens
+        if self.read >= total - 1:  # the last one is read as the first new one is made
+            self.close()
+
+    def close(self) -> None:
+        self.stack.close()
+
+
 class _Screen:
-    """Shows the prompt and what follows it, the prompt only once it has proved acceptable."""
+    """Shows the prompt, or the end of a long one, and what follows it, once it has proved acceptable."""
 
     def __init__(self, prompt: str) -> None:
-        self.prompt = prompt
+        self.prompt = prompt if len(prompt) <= PROMPT_SHOWN else "…" + prompt[-PROMPT_SHOWN:]
         self.started = False
 
     def show(self, piece: str) -> None:

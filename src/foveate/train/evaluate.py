@@ -121,9 +121,17 @@ def evaluate(
     )
 
 
+def position_limit(model: PreTrainedModel) -> int | None:
+    """The longest sequence the model has positions for; None for what reads any length."""
+    spec = getattr(model.config, "spec", None)
+    if spec is not None and spec.reads_any_length:
+        return None
+    return getattr(model.config, "max_position_embeddings", None)
+
+
 def check_context(model: PreTrainedModel, context: int) -> None:
     """Raise a ``FoveateError`` unless the model has positions for ``context`` tokens."""
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = position_limit(model)
     if context < 1 or (limit is not None and context > limit):
         raise FoveateError(
             f"--context: {context} must be from 1 to {limit or 'what memory allows'}, the model's positions"

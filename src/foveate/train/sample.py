@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
+from foveate.data.encode import encode_documents
 from foveate.errors import FoveateError
-from foveate.train.evaluate import check_ids, prefix_id
+from foveate.hf.stream import stream
+from foveate.train.evaluate import check_ids, position_limit, prefix_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_TOKENS = 200
+LONG_PROMPT = 100_000  # characters from which on a prompt is encoded as documents are, quickly and as plain text
 CONTEXT_TO_DECODE = 8  # tokens of the prompt that decide how the first new one is written, with or without a space
 
 
@@ -45,6 +48,7 @@ def sample(
     top_p: float | None = None,
     seed: int | None = None,
     on_text: Callable[[str], Any] = lambda piece: None,
+    on_read: Callable[[int, int], Any] = lambda tokens, total: None,
 ) -> Sample:
     """Continue ``prompt``, read as the beginning of a document, until the model ends the text.
 
@@ -54,6 +58,7 @@ def sample(
             the likeliest that make up ``top_p`` of the probability.
         seed: the same seed gives the same text on the same machine.
         on_text: called with each new piece of text as soon as its characters are whole.
+        on_read: called with the prompt tokens just read and all there are, by models that read in chunks.
 
     Raises:
         FoveateError: an empty or too long prompt, or options out of range.
@@ -71,13 +76,16 @@ def sample(
     if seed is not None:
         torch.manual_seed(seed)
     pieces = _Pieces(tokenizer, on_text)
+    room = _room(model, len(ids), tokens)
     input_ids = torch.tensor([ids], device=model.device)
+    if hasattr(model, "read"):
+        return _stream(model, input_ids, pieces, room, options, on_read)
     began = time.perf_counter()
     generate: Any = model.generate  # Any: transformers' stubs take it for a module's buffer
     output = generate(
         input_ids,
         attention_mask=torch.ones_like(input_ids),
-        max_new_tokens=_room(model, len(ids), tokens),
+        max_new_tokens=room,
         pad_token_id=tokenizer.pad_token_id,
         streamer=pieces,
         **options,
@@ -85,18 +93,43 @@ def sample(
     return Sample(text=pieces.text, tokens=output.shape[1] - len(ids), seconds=time.perf_counter() - began)
 
 
+def _stream(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    pieces: _Pieces,
+    room: int,
+    options: dict[str, Any],
+    on_read: Callable[[int, int], Any],
+) -> Sample:
+    total = input_ids.shape[1]
+    pieces.put(input_ids)
+    began, count = time.perf_counter(), 0
+    tokens = stream(model, input_ids, max_new_tokens=room, on_read=lambda read: on_read(read, total), **options)
+    for count, token in enumerate(tokens, 1):
+        if count == 1:
+            began = time.perf_counter()
+        pieces.put(torch.tensor([token]))
+    # the first token's time is that of reading the prompt
+    seconds = (time.perf_counter() - began) * count / max(count - 1, 1)
+    return Sample(text=pieces.text, tokens=count, seconds=seconds)
+
+
 def encode_prompt(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """The prompt's ids after the mark that begins a document, as in training and evaluation."""
     if not prompt:
         raise FoveateError("the prompt is empty; write for example --prompt 'Once upon a time'")
-    ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+    if len(prompt) > LONG_PROMPT:
+        (_, encoded) = next(iter(encode_documents(tokenizer, [prompt])))
+        ids = encoded.tolist()
+    else:
+        ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
     ids = [prefix_id(tokenizer), *ids]
     check_ids(ids, "the prompt", model)
     return ids
 
 
 def _room(model: PreTrainedModel, prompt: int, tokens: int | None) -> int:
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = position_limit(model)
     if limit is None:
         return tokens or DEFAULT_TOKENS
     if prompt >= limit:
