@@ -1,0 +1,151 @@
+"""The models of a comparison: trained runs, or any causal language models, and what is known of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.errors import FoveateError
+from foveate.loading import load, quiet_transformers
+from foveate.train.metrics import read_metrics
+from foveate.train.settings import FREE_ON_RESUME, SETTINGS_FILE, TrainSettings, flag_name, read_settings_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DRAWN_POINTS = 200  # of a curve; more than a plot can show
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One model of a comparison; ``settings`` is None for a model that ``foveate train`` has not made."""
+
+    name: str
+    path: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    settings: TrainSettings | None
+
+    @property
+    def positions(self) -> int | None:
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def reads_beyond_positions(self) -> bool:
+        """Whether longer texts than it was trained on can be read at all: not where positions are a table."""
+        config = self.model.config.get_text_config()
+        return any(hasattr(config, name) for name in ("walk", "rope_theta", "rope_parameters"))
+
+    def describe(self) -> dict[str, Any]:
+        """A record of what the model is and how it was trained."""
+        config = self.model.config.get_text_config()
+        spec = getattr(config, "spec", None)
+        runs = [{"stride": 1, "layers": config.num_hidden_layers, "attention": "full"}]
+        if spec is not None:
+            runs = [{"stride": r.stride, "layers": r.layers, "attention": r.attention.kind} for r in spec.runs]
+        settings = self.settings
+        log = [] if settings is None else read_metrics(self.path)
+        trained = [record for record in log if record["kind"] == "train"]
+        return {
+            "kind": "model",
+            "name": self.name,
+            "path": str(self.path),
+            "model_type": config.model_type,
+            "walk": None if spec is None else str(spec),
+            "runs": runs,
+            "layers": sum(run["layers"] for run in runs),
+            "layer_runs_per_token": sum(run["layers"] / run["stride"] for run in runs),
+            "width": config.hidden_size,
+            "vocabulary": config.vocab_size,
+            "params": self.model.num_parameters(),
+            "trained_tokens": trained[-1]["tokens"] if trained else None,
+            "trained_seconds": trained[-1]["elapsed"] if trained else None,
+            "settings": None if settings is None else dataclasses.asdict(settings),
+            "command": None if settings is None else train_command(settings),
+        }
+
+    def curve(self) -> dict[str, Any] | None:
+        """A record of how its loss fell, from the log of its run; None if there is none."""
+        log = read_metrics(self.path) if self.settings is not None else []
+        train = _thin([record for record in log if record["kind"] == "train"])
+        valid = _thin([record for record in log if record["kind"] == "valid"])
+        if not train:
+            return None
+        return {
+            "kind": "curve",
+            "name": self.name,
+            "train": _columns(train, "loss"),
+            "valid": _columns(valid, "bpb"),
+        }
+
+
+def load_subjects(paths: Sequence[str | Path], *, device: str = "auto") -> list[Subject]:
+    """Load every model, in fp32, under the shortest names that tell them apart.
+
+    Raises:
+        FoveateError: fewer than two; one that is named twice, is missing or is damaged.
+    """
+    folders = [Path(path).expanduser() for path in paths]
+    if len(folders) < 2:
+        raise FoveateError("a comparison takes two models or more; name their run directories")
+    for folder in folders:
+        if sum(other.resolve() == folder.resolve() for other in folders) > 1:
+            raise FoveateError(f"{folder} is named twice; name each model once")
+    subjects = []
+    for name, folder in zip(_short_names(folders), folders, strict=True):
+        with quiet_transformers():
+            model, tokenizer = load(folder, device=device)
+        subjects.append(
+            Subject(name=name, path=folder, model=model, tokenizer=tokenizer, settings=_settings_of(folder))
+        )
+    return subjects
+
+
+def _settings_of(folder: Path) -> TrainSettings | None:
+    file = folder / SETTINGS_FILE
+    return TrainSettings(**read_settings_file(file)) if file.is_file() else None
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the paths, as many as make all of them differ."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def train_command(settings: TrainSettings) -> str:
+    """The command line that trains a run again: what differs from the defaults, and where it goes."""
+    words = ["foveate", "train"]
+    for option in dataclasses.fields(TrainSettings):
+        value = getattr(settings, option.name)
+        if value == option.default or (option.name in FREE_ON_RESUME and option.name != "out"):
+            continue
+        flag = flag_name(option.name)
+        if option.name == "levels":
+            shapes = (f"{stride}:{','.join(f'{k}={v}' for k, v in shape.items())}" for stride, shape in value.items())
+            words += [flag, *shapes]
+        elif isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, tuple):
+            words += [flag, *value]
+        else:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def _thin(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every n-th record, and the last."""
+    every = -(-len(records) // DRAWN_POINTS) or 1
+    return list(reversed(records[::-1][::every]))
+
+
+def _columns(records: list[dict[str, Any]], value: str) -> dict[str, list[float]]:
+    names = {"tokens": "tokens", "seconds": "elapsed", value: value}
+    return {name: [record[key] for record in records] for name, key in names.items()}

@@ -1,0 +1,165 @@
+"""A comparison as one page that needs nothing else: sentences, table, figures, samples, and how to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from foveate.report.plots import Plot, colour
+from foveate.report.results import Record, Results
+from foveate.report.tables import Row, headline, rows
+from foveate.report.units import data_size
+
+ARROWS = {"lower": " ↓", "higher": " ↑"}
+
+CSS = """
+:root { color-scheme: light dark; --ink: #1b1f24; --quiet: #59636e; --line: #d1d9e0; --paper: #fff; --well: #f6f8fa }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --quiet: #9198a1; --line: #3d444d; --paper: #0d1117; --well: #151b23 }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
+  max-width: 50rem; padding: 2rem 1.25rem 4rem }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
+.headline { font-size: 1.1rem } .quiet, figcaption, small { color: var(--quiet) } small { font-size: .8rem }
+.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+td, th { padding: .25rem .6rem .25rem 0; text-align: right; vertical-align: top }
+td:first-child, th:first-child { text-align: left } thead th { border-bottom: 2px solid var(--line) }
+tbody th { text-align: left; padding-top: 1rem; font-weight: 600; border-bottom: 1px solid var(--line) }
+td small { display: block } .relation { color: var(--quiet); margin-left: .4em }
+figure { margin: 1.2rem 0 } figure svg { width: 100%; height: auto } figcaption { font-size: .9rem }
+.samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
+.sample { background: var(--well); border-top: 3px solid; border-radius: 4px; padding: .8rem 1rem;
+  white-space: pre-wrap; overflow-wrap: anywhere } .sample p { color: var(--ink); margin: 0 }
+pre { background: var(--well); padding: .8rem 1rem; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere }
+"""
+
+
+def page(results: Results, plots: Sequence[Plot], *, title: str, commands: Sequence[str] = ()) -> str:
+    """The HTML of a comparison.
+
+    Args:
+        commands: what made it, in order; the commands that trained the models are added.
+    """
+    shown = {plot.name: _figure(plot) for plot in plots}
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title><style>{CSS}</style></head><body>",
+            f"<h1>{escape(title)}</h1>",
+            *(f'<p class="headline">{escape(sentence)}</p>' for sentence in headline(results)),
+            shown.get("walks", ""),
+            "<h2>All numbers</h2>",
+            _table(results),
+            "<h2>Cost and quality</h2>",
+            shown.get("costs", ""),
+            *(["<h2>Learning</h2>", shown["learning"]] if "learning" in shown else []),
+            *(["<h2>Longer contexts</h2>", shown["growth"]] if "growth" in shown else []),
+            _samples(results),
+            _method(results),
+            _repeat(results, commands),
+            "</body></html>",
+            "",
+        ]
+    )
+
+
+def _figure(plot: Plot) -> str:
+    return f"<figure>{plot.svg}<figcaption>{escape(plot.caption)}</figcaption></figure>"
+
+
+def _table(results: Results) -> str:
+    parts = ['<div class="scroll"><table><thead><tr><th></th>']
+    parts += [f'<th style="color: {colour(results, name)}">{escape(name)}</th>' for name in results.names]
+    parts.append("</tr></thead><tbody>")
+    section = ""
+    for row in rows(results):
+        if row.section != section:
+            section = row.section
+            parts.append(f'<tr><th colspan="{1 + len(results.names)}">{escape(section)}</th></tr>')
+        parts.append(_table_row(row))
+    parts.append("</tbody></table></div>")
+    return "".join(parts)
+
+
+def _table_row(row: Row) -> str:
+    label = f"{escape(row.label.strip())}{ARROWS.get(row.better, '')}<small>{escape(row.help)}</small>"
+    cells = []
+    for cell in row.cells:
+        relation = f'<span class="relation">{escape(cell.relation)}</span>' if cell.relation else ""
+        cells.append(f"<td>{escape(cell.text)}{relation}</td>")
+    return f"<tr><td>{label}</td>{''.join(cells)}</tr>"
+
+
+def _samples(results: Results) -> str:
+    samples = results.all("sample")
+    if not samples:
+        return ""
+    first = samples[0]
+    boxes = [
+        f'<div class="sample" style="border-color: {colour(results, sample["name"])}"><small>{escape(sample["name"])}'
+        f"</small><p><b>{escape(sample['prompt'])}</b>{escape(sample['text'])}</p></div>"
+        for sample in samples
+    ]
+    how = f"Temperature {first['temperature']:g}, seed {first['seed']}; the prompt is bold."
+    return f'<h2>What they write</h2><p class="quiet">{how}</p><div class="samples">{"".join(boxes)}</div>'
+
+
+def _method(results: Results) -> str:
+    setup = results.one("setup")
+    assert setup is not None
+    differences = results.all("difference")
+    sentences = [
+        f"Quality is bits per byte of {escape(setup['text'])} ({data_size(setup['text_bytes'])} of text), in windows "
+        f"of {setup['context']:,} tokens that do not overlap, as <code>foveate eval</code> scores it."
+    ]
+    if differences and differences[0]["low"] is not None:
+        units = f"{differences[0]['units']:,} {differences[0]['unit']}s"
+        sentences.append(
+            f"The interval of a difference is a bootstrap over the {units} of that text: it says what other text would "
+            f"change, not what training again with another seed would, which can be more."
+        )
+    sentences += [
+        "Memory is counted tensor by tensor: what autograd keeps from the forward pass for the backward pass, beside "
+        "the parameters, each storage once; and the most that all tensors of a step take at one time.",
+        "Speeds are medians, the models taking turns in one process, so that a busy machine treats them alike. "
+        "Compare ratios; times are of this machine.",
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
+    busy = "" if setup["load"] is None else f", load {setup['load']:.1f} when it began"
+    machine = (
+        f"{setup['processor']}, {setup['cores']} cores, {setup['threads']} threads used{busy}; {setup['device']}; "
+        f"{setup['system']}; {versions}; {setup['date']}"
+    )
+    text = "".join(f"<p>{sentence}</p>" for sentence in sentences)
+    return f"<h2>How this was measured</h2>{text}<p>{escape(machine)}.</p>"
+
+
+def _repeat(results: Results, commands: Sequence[str]) -> str:
+    trained = [model["command"] for model in results.all("model") if model["command"]]
+    parts = ["<h2>To repeat it</h2>", f"<pre>{escape(chr(10).join([*commands, *trained]))}</pre>", _settings(results)]
+    return "".join(parts)
+
+
+def _settings(results: Results) -> str:
+    """The settings of the runs: those that they share, and those in which they differ."""
+    models: list[Record] = [model for model in results.all("model") if model["settings"]]
+    if len(models) < 2:
+        return ""
+    names = models[0]["settings"]
+    differing = [key for key in names if len({str(model["settings"].get(key)) for model in models}) > 1]
+    shared = [key for key in names if key not in differing and names[key] not in (None, [], ())]
+    apart = "".join(
+        f"<li>{escape(model['name'])}: {escape(_listed(model['settings'], differing))}</li>" for model in models
+    )
+    return f"<p>The runs differ in</p><ul>{apart}</ul><p>and share: {escape(_listed(names, shared))}.</p>"
+
+
+def _listed(settings: Record, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key} {_plain(settings.get(key))}" for key in keys)
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
