@@ -29,10 +29,13 @@ PARTS = {
     "data": {"errors"},
     "loading": {"hf", "data"},
     "train": {"hf", "data", "loading", "cost", "shape", "values"},
+    "export": {"hf", "loading", "train"},
+    "tasks": {"hf", "loading"},
+    "serve": {"hf", "loading"},
     "probes": {"hf", "data", "loading", "train"},
     "bench": {"hf", "data", "loading", "train", "cost"},
     "report": {"errors"},
-    "app": {"probes", "bench", "report"},
+    "app": {"probes", "bench", "report", "export", "tasks", "serve"},
     "cli": {"app"},
 }
 TOP = {

@@ -1,0 +1,120 @@
+"""A run as a folder to publish: weights, tokenizer, model card, and a file by which ``trust_remote_code`` loads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import FoveateError
+from foveate.hf import remote_code
+from foveate.loading import load, quiet_transformers
+from foveate.train.metrics import read_metrics
+from foveate.train.settings import SETTINGS_FILE, TrainSettings, flag_name, read_settings_file
+
+REMOTE_FILE = "modeling_foveate.py"
+AUTO_MAP = {
+    "AutoConfig": "modeling_foveate.FoveateConfig",
+    "AutoModelForCausalLM": "modeling_foveate.FoveateForCausalLM",
+}
+# of the run, not of the model
+UNTOLD = ("out", "save_every", "keep", "log_every", "eval_every", "eval_tokens", "tensorboard", "workers", "device")
+
+
+def export(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
+    """Write the model of ``run`` to the new folder ``out``; it appears only once it is whole.
+
+    Args:
+        dtype: of the weights: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for what the run has.
+
+    Raises:
+        FoveateError: ``run`` is not a Foveate model, or ``out`` exists.
+    """
+    run, out = Path(run).expanduser(), Path(out).expanduser()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FoveateError(f"--out: {out} exists; choose a new folder")
+    model, tokenizer = load(run, device="cpu", dtype=dtype)
+    if model.config.model_type != "foveate":
+        raise FoveateError(f"{run} holds a {model.config.model_type}, which every installation loads; just copy it")
+    beside = out.with_name(f".{out.name}.exporting")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        model.config.auto_map = AUTO_MAP
+        with quiet_transformers():
+            model.save_pretrained(beside)
+            tokenizer.save_pretrained(beside)
+        shutil.copyfile(remote_code.__file__, beside / REMOTE_FILE)
+        (beside / "README.md").write_text(model_card(model, run, out.name), encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        beside.replace(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return out
+
+
+def model_card(model: Any, run: Path, name: str) -> str:
+    """The README of a published model: what it is, how to load it, what it was trained on, how well it predicts."""
+    import yaml
+
+    spec = model.config.spec
+    settings = _settings(run)
+    scores = [record for record in read_metrics(run) if record.get("kind") == "valid"]
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["foveate", "multi-scale", "text-generation"],
+    }
+    facts = [
+        ("walk", f"`{spec}`"),
+        ("parameters", f"{model.num_parameters():,}"),
+        ("vocabulary", f"{model.config.vocab_size:,}"),
+        ("context in training", f"{model.config.max_position_embeddings:,} tokens"),
+    ]
+    if settings is not None:
+        facts.append(("data", ", ".join(f"`{Path(source).name}`" for source in settings.data)))
+    if scores:
+        facts.append(("tokens trained on", f"{scores[-1]['tokens']:,}"))
+        facts.append(("held-out text", f"{scores[-1]['bpb']:.4f} bits per byte"))
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        f"# {name}",
+        "A multi-scale language model: some of its layers work on tokens, others on units of several tokens. In the "
+        "walk below, `N@S` is N layers at a stride of S tokens.",
+        "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in facts)]),
+        "```python\n"
+        "# pip install foveate\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
+        "```",
+    ]
+    if settings is not None:
+        parts.append(f"Trained with\n\n```sh\n{_command(settings)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _settings(run: Path) -> TrainSettings | None:
+    for folder in (run, run.parent):  # a run, or one of its checkpoints
+        if (folder / SETTINGS_FILE).is_file():
+            return TrainSettings(**read_settings_file(folder / SETTINGS_FILE))
+    return None
+
+
+def _command(settings: TrainSettings) -> str:
+    words = ["foveate", "train"]
+    for option in dataclasses.fields(settings):
+        value = getattr(settings, option.name)
+        if value == option.default or option.name in UNTOLD:
+            continue
+        words.append(flag_name(option.name))
+        if option.name in ("data", "valid_data", "tokenizer"):  # where its files were is nobody's business
+            value = [Path(name).name for name in ([value] if isinstance(value, str) else value)]
+        if option.name == "levels":
+            value = [f"{stride}:{','.join(f'{k}={v}' for k, v in shape.items())}" for stride, shape in value.items()]
+        if value is not True:
+            words += map(str, value if isinstance(value, list | tuple) else [value])
+    return shlex.join(words)
