@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     from foveate.train.documents import Document
 
-HELP = "score a model on text: bits per byte, perplexity"
+HELP = "score a model on text or on tasks: bits per byte, perplexity, accuracy"
 EXAMPLES = """examples:
   foveate eval runs/mine --data held-out.jsonl.xz
   foveate eval runs/mine                                on what the run itself held out
   foveate eval path/to/any/causal-lm --data book.txt --context 1024 --json
+  foveate eval runs/mine --tasks arc_easy,lambada_openai      tasks of lm-eval, which it downloads
+  foveate eval runs/mine --tasks held_out --include-path examples/lm_eval
 
 The windows are those of lm-eval's rolling log-likelihood: each document by itself, after an end-of-text mark, in
 windows of --context tokens that do not overlap, the last one moved back to be full."""
@@ -48,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=count, metavar="N", help="stop at so many tokens, for a quick look")
     parser.add_argument("--dtype", default="fp32", metavar="T", help="of the weights: fp32, bf16 (default: fp32)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--json", action="store_true", help="JSON on standard output: one object, or one for each task")
+    tasks = parser.add_argument_group("tasks of lm-eval (pip install 'foveate[eval]')")
+    tasks.add_argument("--tasks", metavar="T[,T]", help="names of tasks or groups of tasks")
+    tasks.add_argument("--include-path", metavar="DIR", help="a folder of task files of your own")
+    tasks.add_argument("--few-shot", type=int, metavar="N", help="examples before each question (default: the task's)")
+    tasks.add_argument("--limit", type=count, metavar="N", help="documents of each task (default: all)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,13 +63,18 @@ def run(args: argparse.Namespace) -> None:
     from foveate.train.evaluate import check_context, evaluate
 
     settings = _run_settings(Path(args.model))
-    if not args.data and settings is None:
+    if args.tasks and args.data:
+        raise FoveateError("--tasks and --data exclude one another: tasks name their own data")
+    if not args.tasks and not args.data and settings is None:
         raise FoveateError(f"--data is missing: {args.model} is not a run directory that could know what it held out")
     model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
     context = args.context or (settings.context if settings else None)
     if context is None:
         context = min(DEFAULT_CONTEXT, getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
     check_context(model, context)
+    if args.tasks:
+        _run_tasks(model, tokenizer, context, args)
+        return
     documents: Iterable[str] | Iterable[Document]
     if args.data:
         from foveate.data.corpus import read_documents
@@ -83,6 +95,27 @@ def run(args: argparse.Namespace) -> None:
         f"{result.tokens:,} tokens in {result.bytes:,} bytes, context {result.context:,}, "
         f"{result.nll_per_token:.4f} nats per token"
     )
+
+
+def _run_tasks(model: Any, tokenizer: Any, context: int, args: argparse.Namespace) -> None:
+    from foveate.tasks import run_tasks
+
+    names = [name.strip() for name in args.tasks.split(",") if name.strip()]
+    results = run_tasks(
+        model,
+        tokenizer,
+        names,
+        context=context,
+        include_path=args.include_path,
+        batch=args.batch or 1,
+        few_shot=args.few_shot,
+        limit=args.limit,
+    )
+    for task, metrics in results.items():
+        if args.json:
+            print(json.dumps({"task": task, "context": context, **metrics}))
+        else:
+            print(f"{task}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 def _run_settings(path: Path) -> Any:
