@@ -30,7 +30,7 @@ MODELS = {
     "window": {"walk": "3@1:window32"},
     "windows around a middle": {"walk": "1@1:window16 4@4 1@1:window16"},
     "fovea": {"walk": "3@1:fovea16,groups=4"},
-    "foveas that keep": {"walk": "1@1:fovea16,groups=4,tail=keep 2@4:fovea8,scales=2/8,groups=3 1@1:fovea16,groups=4"},
+    "foveas that keep": {"walk": "1@1:fovea16,groups=4,tail=keep 2@4:fovea8,scales=2/8,groups=4 1@1:fovea16,groups=4"},
     "mean and repeat": {"walk": "2@1 4@4 2@1", "pooling": "mean", "expanding": "repeat"},
     "attention": {"walk": "2@1 4@4 2@1", "pooling": "attention", "expanding": "attention"},
     "wide middle": {"walk": "2@1 4@4 2@1", "levels": {"4": {"width": 192, "heads": 6}}},
@@ -132,7 +132,7 @@ def test_a_context_without_a_single_unit_costs_nothing_coarse() -> None:
     assert coarse.flops_per_token > 0
 
 
-@pytest.mark.parametrize("text", ["full", "window7", "fovea8,groups=3,scales=4/8", "fovea8,groups=3,tail=keep"])
+@pytest.mark.parametrize("text", ["full", "window7", "fovea8,groups=4,scales=4/8", "fovea8,groups=4,tail=keep"])
 def test_mean_keys_are_the_mean_of_the_keys(text) -> None:
     attention = Attention.parse(text)
     for units in (1, 6, 7, 8, 100, 301):
@@ -142,7 +142,7 @@ def test_mean_keys_are_the_mean_of_the_keys(text) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["fovea8,groups=3,scales=4/8", "fovea8,groups=5,tail=keep", "fovea4,groups=3,scales=2/4/16", "fovea"]
+    "text", ["fovea8,groups=4,scales=4/8", "fovea8,groups=5,tail=keep", "fovea4,groups=4,scales=2/4/16", "fovea"]
 )
 def test_a_fovea_sees_what_the_model_shows_it(text) -> None:
     fovea = Attention.parse(text)

@@ -23,7 +23,7 @@ def attentions(draw) -> Attention:
     return Attention(
         kind="fovea",
         block=scales[0] * draw(st.integers(1, 40)),
-        groups=draw(st.integers(3, 64)),
+        groups=draw(st.integers(4, 64)),
         scales=tuple(scales),
         tail=draw(st.sampled_from(["keep", "log"])),
     )
@@ -161,8 +161,8 @@ def test_fovea_text() -> None:
         ("2@1:fovea,scales=4/6", "scale 6 must be a multiple of the scale 4"),
         ("2@1:fovea,scales=4/4", "scale"),
         ("2@1:fovea,scales=1/4", "scale is 1; it must be a whole number from 2"),
-        ("2@1:fovea,groups=2", "groups is 2; it must be at least 3"),
-        ("2@1:fovea,groups=6,scales=4/32", "groups is 6; it must be at least 7"),
+        ("2@1:fovea,groups=2", "groups is 2; it must be at least 4"),
+        ("2@1:fovea,groups=7,scales=4/32", "groups is 7; it must be at least 8"),
         ("2@1:fovea,tail=drop", "fovea option 'tail=drop' is unknown"),
     ],
 )

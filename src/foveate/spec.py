@@ -78,10 +78,10 @@ class Attention:
                 f"so that groups are whole when they leave it"
             )
         ratios = [coarse // fine for fine, coarse in pairwise(self.scales)] + [OCTAVE] * (self.tail == "log")
-        if self.groups < max(ratios, default=1) - 1:
+        if self.groups < max(ratios, default=1):
             raise FoveateError(
-                f"fovea: groups is {self.groups}; it must be at least {max(ratios) - 1}, one less than the ratio of "
-                f"neighbouring scales, so that groups are whole when they join a coarser one"
+                f"fovea: groups is {self.groups}; it must be at least {max(ratios)}, the ratio of neighbouring scales, "
+                f"so that each scale is seen and groups are whole when they join a coarser one"
             )
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ SHAPE = {"walk": WALK, "hidden_size": 16, "num_attention_heads": 2}
 
 @pytest.fixture(scope="module")
 def models():
-    return make_models([SHAPE, {**SHAPE, "walk": "2@1:fovea4,groups=3,scales=2/4"}], ["llama"], vocab_size=32)
+    return make_models([SHAPE, {**SHAPE, "walk": "2@1:fovea4,groups=4,scales=2/4"}], ["llama"], vocab_size=32)
 
 
 def test_decoding_times_every_model_at_every_context(models) -> None:

@@ -29,7 +29,7 @@ def foveas() -> st.SearchStrategy[str]:
     return st.builds(
         ":fovea{},groups={},scales={},tail={}".format,
         st.sampled_from([2, 4, 6]),
-        st.integers(3, 5),
+        st.integers(4, 5),
         st.sampled_from(["2", "2/4", "2/6", "2/8"]),
         st.sampled_from(["keep", "log"]),
     )

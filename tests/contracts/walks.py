@@ -33,10 +33,10 @@ WALKS = {
         levels={3: {"width": 12, "heads": 3}, 6: {"width": 16, "heads": 4, "kv_heads": 2, "feed_forward": 20}},
     ),
     # foveas
-    "fovea": small("2@1:fovea4,groups=3,scales=2/4"),
-    "fovea_keep": small("1@1:fovea4,groups=2,scales=2/6,tail=keep", width=16, heads=4, kv_heads=2),
+    "fovea": small("2@1:fovea4,groups=4,scales=2/4"),
+    "fovea_keep": small("1@1:fovea4,groups=3,scales=2/6,tail=keep", width=16, heads=4, kv_heads=2),
     "fovea_walk": small(
-        "1@1:fovea6,groups=2,scales=3/6,tail=keep 2@2:fovea2,groups=3,scales=2 1@1:fovea3,groups=3,scales=3"
+        "1@1:fovea6,groups=2,scales=3/6,tail=keep 2@2:fovea2,groups=4,scales=2 1@1:fovea3,groups=4,scales=3"
     ),
     # every way to move between levels, to a wider level and to one of the same width
     **{

@@ -14,7 +14,7 @@ FAMILIES: dict[str, dict] = {
     "bottom_up": {"walk": "1@1 1@4 1@16 0@1"},
     "hourglass": {"walk": "1@1 2@4 1@1"},
     "window": {"walk": "1@1:window5 1@4 1@1:window5"},
-    "retina": {"walk": "2@1:fovea4,groups=3,scales=2/4"},
+    "retina": {"walk": "2@1:fovea4,groups=4,scales=2/4"},
     "attention": {"walk": "1@1 1@3 1@1", "pooling": "attention", "expanding": "attention"},
 }
 

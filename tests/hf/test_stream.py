@@ -7,7 +7,7 @@ from foveate import FoveateConfig, FoveateForCausalLM
 from foveate.errors import FoveateError
 from foveate.hf.stream import stream
 
-WALKS = ["2@1", "1@1 1@4 1@1:window5", "1@1:fovea4,groups=3,scales=2/4"]
+WALKS = ["2@1", "1@1 1@4 1@1:window5", "1@1:fovea4,groups=4,scales=2/4"]
 
 
 @pytest.fixture(scope="module", params=WALKS)

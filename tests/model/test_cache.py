@@ -38,7 +38,7 @@ def test_more_than_a_row_has_cannot_be_removed(tokens: int) -> None:
     assert np.array_equal(cache.lengths, [3, 9])
 
 
-@pytest.mark.parametrize("walk", ["1@1:window4", "1@1 1@4 1@1", "1@1:fovea4,groups=3,scales=2"])
+@pytest.mark.parametrize("walk", ["1@1:window4", "1@1 1@4 1@1", "1@1:fovea4,groups=4,scales=2"])
 def test_what_a_ring_has_overwritten_cannot_be_removed(walk: str) -> None:
     decoder = make_decoder(small(walk))
     cache = decoder.make_cache(1)
@@ -124,3 +124,22 @@ def test_a_cache_of_another_batch_is_refused() -> None:
     decoder = make_decoder(small("1@1"))
     with pytest.raises(FoveateError, match="the cache holds 3 rows and the batch 1"):
         decoder(make_rows(decoder, [4])[0][None], decoder.make_cache(3))
+
+
+def test_a_cache_that_a_failed_call_left_half_written_is_refused(monkeypatch) -> None:
+    decoder = make_decoder(small("1@1:window4 1@1"))
+    cache = decoder.make_cache(1)
+    x = torch.randn(1, 14, 8, dtype=torch.float64)
+    decoder(x[:, :7], cache)
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder.steps[1], "forward", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            decoder(x[:, 7:], cache)
+    with pytest.raises(FoveateError, match="half written"):
+        decoder(x[:, 7:], cache)
+    cache.reset()
+    assert torch.equal(decoder(x[:, :7], cache), decoder(x[:, :7]))

@@ -17,7 +17,7 @@ def test_keys_of_a_query_grow_with_the_logarithm_of_the_context() -> None:
 
 
 def test_nothing_the_fovea_keeps_grows_with_the_context() -> None:
-    decoder = make_decoder(small("1@1:fovea4,groups=3,scales=2/4"), dtype=torch.float32)
+    decoder = make_decoder(small("1@1:fovea4,groups=4,scales=2/4"), dtype=torch.float32)
     sizes = []
     for tokens in (1_000, 4_000, 64_000):
         cache = decoder.make_cache(1)
@@ -28,7 +28,7 @@ def test_nothing_the_fovea_keeps_grows_with_the_context() -> None:
 
 
 def test_a_tail_that_is_kept_keeps_each_group_once() -> None:
-    decoder = make_decoder(small("1@1:fovea4,groups=3,scales=2/4,tail=keep"), dtype=torch.float32)
+    decoder = make_decoder(small("1@1:fovea4,groups=4,scales=2/4,tail=keep"), dtype=torch.float32)
     cache = decoder.make_cache(1)
     cache.fill(64_000, torch.float32, torch.device("cpu"))
     assert 16_000 < cache.tapes[0].capacity < 16_200

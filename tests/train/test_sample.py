@@ -71,7 +71,7 @@ def test_without_a_limit_it_fills_the_positions_at_most(llama, tokenizer) -> Non
 
 def test_a_retina_reads_a_prompt_of_any_length_and_tells_how_far_it_is(tokenizer) -> None:
     shape = {"vocab_size": 257, "hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 64}
-    retina = FoveateForCausalLM(FoveateConfig(walk="1@1:fovea4,groups=3,scales=2/4", **shape)).eval()
+    retina = FoveateForCausalLM(FoveateConfig(walk="1@1:fovea4,groups=4,scales=2/4", **shape)).eval()
     read: list[tuple[int, int]] = []
     result = sample(retina, tokenizer, "ab" * 5000, tokens=3, greedy=True, on_read=lambda *of: read.append(of))
     assert result.tokens == 3

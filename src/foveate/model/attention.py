@@ -31,7 +31,7 @@ def attend(
         q_RKGd = q_RSHd.view(R, K, H // K, d)
         return scaled_dot_product_attention(q_RKGd, k_RKLd, v_RKLd, attn_mask=mask).reshape(R, 1, H, d)
     out_RHSd = scaled_dot_product_attention(
-        q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, attn_mask=mask, is_causal=causal and S > 1, enable_gqa=H != K
+        q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, attn_mask=mask, is_causal=causal, enable_gqa=H != K
     )
     return out_RHSd.transpose(1, 2)
 

@@ -30,12 +30,20 @@ class StepCache:
         self._furthest: Count = 0  # the longest each row has been: what a ring has overwritten follows from it
         self._floor: Count = 0  # what rings had overwritten when they began to remember more: rows stay as long
         self.slack = 0
+        self._unfinished = False
 
     def clock(self, counts: Count) -> Clock:
         return Clock(self.lengths, counts)
 
+    def begin(self) -> None:
+        """Before the tapes are written. A call that failed half-way has left some of them ahead of others."""
+        if self._unfinished:
+            raise FoveateError("an earlier call with this cache failed and left it half written; begin a new cache")
+        self._unfinished = True
+
     def advance(self, counts: Count) -> None:
-        """Count the tokens of a finished call; until then a failed call can be repeated."""
+        """Count the tokens of a finished call."""
+        self._unfinished = False
         if isinstance(counts, int) and isinstance(self.lengths, int) and self.lengths == self._furthest:
             self.lengths = self._furthest = self.lengths + counts
             return
@@ -69,6 +77,7 @@ class StepCache:
         """Forget everything, and free the memory."""
         for tape in self.tapes:
             tape.clear()
+        self._unfinished = False
         self.lengths = self._furthest = self._floor = 0
 
     def counts(self) -> dict[str, Count]:

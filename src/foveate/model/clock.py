@@ -36,18 +36,19 @@ class Span:
     @cached_property
     def longest(self) -> int:
         """Units of the longest row after this call."""
-        return int(np.max(self.end, initial=0))
+        end = self.end
+        return end if isinstance(end, int) else int(np.max(end, initial=0))
 
     @cached_property
     def fresh(self) -> bool:
         """No row has anything before this call."""
-        return not np.any(self.start)
+        return self.start == 0 if isinstance(self.start, int) else not self.start.any()
 
     def positions(self, device: torch.device) -> Tensor:
         """Unit positions, [S] if even, else [R, S] (past a row's count they run on)."""
         if self.even:
             return torch.arange(cast(int, self.start), cast(int, self.end), device=device)
-        return (self.starts(device) + torch.arange(self.size, device=device)).to(device)
+        return self.starts(device) + torch.arange(self.size, device=device)
 
     def starts(self, device: torch.device) -> Tensor:
         """[R, 1] of a ragged span."""

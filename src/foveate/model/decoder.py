@@ -74,10 +74,11 @@ class Decoder(nn.Module):
             return x_BTD
         rows = tokens.row_index(x_BTD.device)
         x = x_BTD[:, : tokens.size] if rows is None else x_BTD[rows, : tokens.size]
-        x = self._walk(x, clock, cache, B, trace)
+        if cache is not None:
+            cache.begin()
+        x = self.norm(self._walk(x, clock, cache, B, trace))
         if cache is not None:
             cache.advance(new)
-        x = self.norm(x)
         if rows is None and tokens.size == T:
             return x
         out = x.new_zeros(B, T, x.shape[-1])

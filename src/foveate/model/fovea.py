@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -59,6 +59,26 @@ class FoveaTape(Tape):
         self.ring = self.layout.fine
         self._move_slots(lengths, lambda units: (before.held(units, before), before.held(units, self.layout)))
         self.shortened()
+
+    def store(
+        self,
+        layer: int,
+        span: Span,
+        region: int,
+        parts: tuple[Tensor, ...],
+        column: np.ndarray,
+        count: np.ndarray,
+        first: np.ndarray,
+    ) -> None:
+        """Write ``count`` [R] items from ``column`` [R] on, the region's from ``first`` [R] on, as many as it holds."""
+        ring = self.layout.ring(region)
+        skip = np.zeros_like(count) if ring is None else np.maximum(count - ring, 0)
+        kept = count - skip
+        if not kept.any():
+            return
+        row = np.repeat(np.arange(len(count)), kept)
+        item = np.arange(len(row)) - np.repeat(kept.cumsum() - kept, kept) + np.repeat(skip, kept)
+        self.put(layer, span, parts, row, column[row] + item, self.layout.slots(region, first[row] + item))
 
     def can_shorten(self, furthest: Count, shorter: Count) -> bool:
         """The block of the shorter rows' last unit must still be open, or slack must reach back to it."""
@@ -176,7 +196,9 @@ class FoveaAttention(Heads):
         fine_k, fine_v, fine_raw = self._fine(layer, plan, span, past, (k, v, raw))
         shown = self._regions(layer, plan, view, past, fine_raw, fine_v)
         if tape is not None:
-            self._remember(layer, plan, span, tape, (k, v, raw), shown)
+            tape.store(layer, span, 0, (k, v, raw), plan.count * 0, plan.count, plan.start)
+            for j, (region, groups) in enumerate(zip(plan.regions, shown, strict=True), 1):
+                tape.store(layer, span, j, groups, region.kept, region.made, region.first + region.kept)
         offset = plan.offset
         if span.even:
             q = pad(q, (0, 0, 0, 0, int(offset[0]), n * W - int(offset[0]) - q.shape[1]))
@@ -274,46 +296,6 @@ class FoveaAttention(Heads):
                 out = attend(q_RnWHd[:, b : b + m].flatten(0, 1), keys, values, mask=here)
             outs.append(out.unflatten(0, (R, m)).flatten(1, 2))
         return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
-
-    def _remember(
-        self,
-        layer: int,
-        plan: Plan,
-        span: Span,
-        tape: FoveaTape,
-        fine: tuple[Tensor, ...],
-        shown: list[tuple[Tensor, ...]],
-    ) -> None:
-        layout = tape.layout
-        self._store(
-            layer, span, tape, fine, plan.count * 0, plan.count, layout.fine, lambda p: p % layout.fine, plan.start
-        )
-        for j, (region, groups) in enumerate(zip(plan.regions, shown, strict=True), 1):
-            self._store(
-                layer, span, tape, groups, region.kept, region.made, layout.ring(j),
-                lambda g, j=j: layout.slots(j, g), region.first + region.kept,
-            )  # fmt: skip
-
-    def _store(
-        self,
-        layer: int,
-        span: Span,
-        tape: FoveaTape,
-        parts: tuple[Tensor, ...],
-        column: np.ndarray,
-        count: np.ndarray,
-        ring: int | None,
-        slots: Any,
-        first: np.ndarray,
-    ) -> None:
-        """Write ``count`` [R] items from ``column`` on, the last ``ring`` of them, to the slots of items ``first`` …"""
-        skip = np.zeros_like(count) if ring is None else np.maximum(count - ring, 0)
-        kept = count - skip
-        if not kept.any():
-            return
-        row = np.repeat(np.arange(len(count)), kept)
-        item = np.arange(len(row)) - np.repeat(kept.cumsum() - kept, kept) + np.repeat(skip, kept)
-        tape.put(layer, span, parts, row, column[row] + item, slots(first[row] + item))
 
 
 def _gathered_again(gather: Callable[[int], Tensor], *gathered: Tensor) -> saved_tensors_hooks:

@@ -65,7 +65,9 @@ class Layout:
         self.slack = slack
 
     def ring(self, j: int) -> int | None:
-        """Slots of region j; None: all its groups."""
+        """Slots of region j, of fine units if j is 0; None: all its groups."""
+        if j == 0:
+            return self.fine
         if self.fovea.tail == "keep" and j == len(self.fovea.scales):
             return None
         scale = scale_at(self.fovea, j)
@@ -73,7 +75,7 @@ class Layout:
 
     def base(self, j: int) -> int:
         """First slot of region j."""
-        return self.fine + sum(self.ring(i) or 0 for i in range(1, j))
+        return sum(self.ring(i) or 0 for i in range(j))
 
     def slots(self, j: int, groups: np.ndarray) -> np.ndarray:
         ring = self.ring(j)

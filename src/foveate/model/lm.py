@@ -60,7 +60,7 @@ class LanguageModel(nn.Module):
         layer is on level 1, else they follow it. Padding is zeros.
         """
         B, T = tokens.shape[:2]
-        columns = self.chunk // B  # at once
+        columns = self.chunk // max(B, 1)  # at once
         if columns >= T or cache is None or torch.is_grad_enabled() or streams is not None:
             return self._read(tokens, mask_BT, cache, streams)[:, -keep:]
         step = max(columns, 1)

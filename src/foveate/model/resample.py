@@ -125,11 +125,12 @@ class Expand(nn.Module):
         self, x_RTD: Tensor, z_QSC: Tensor, fine: Span, coarse: Span, tapes: tuple[Tape, ...], batch: int
     ) -> Tensor:
         """The finer stream [R, T, D] with the coarser stream [Q, S, C] added."""
-        shown, units = (*tapes, None, None)[:2]
+        shown = tapes[0] if tapes else None
+        units = tapes[1] if len(tapes) > 1 else None
         z_QSC = self.norm(z_QSC) if coarse.size else z_QSC
         shown_QSPD = self.proj(z_QSC).unflatten(-1, (self.places, -1)) if coarse.size else None
         if fine.even:
-            y_RTD = x_RTD + self._align_even(shown_QSPD, fine, coarse, shown, len(x_RTD), x_RTD)
+            y_RTD = x_RTD + self._align_even(shown_QSPD, fine, coarse, shown, len(x_RTD))
         else:
             y_RTD = x_RTD + self._align_ragged(shown_QSPD, fine, coarse, shown, len(x_RTD))
         if shown is not None and shown_QSPD is not None:
@@ -139,9 +140,7 @@ class Expand(nn.Module):
             y_RTD = y_RTD + self.lookup(x_RTD, z_QSC, fine, coarse, self.factor, units, batch)
         return y_RTD
 
-    def _align_even(
-        self, shown_BSPD: Tensor | None, fine: Span, coarse: Span, tape: Tape | None, B: int, like: Tensor
-    ) -> Tensor:
+    def _align_even(self, shown_BSPD: Tensor | None, fine: Span, coarse: Span, tape: Tape | None, B: int) -> Tensor:
         k, T = self.factor, fine.size
         offset = cast(int, fine.start) % k + 1  # how far the first new position is past the unit before this call
         if coarse.start:
@@ -200,12 +199,14 @@ class Lookup(nn.Module):
         if tape is not None and coarse.size:
             tape.reserve(coarse, batch, q_RTHd.dtype, q_RTHd.device)
             tape.write(0, coarse, *new)
-        if fine.even and not coarse.start:
+        before = fine.start // k
+        if fine.even and not before:
             units = tuple(part.transpose(1, 2) for part in new)
-        elif tape is not None and tape.data is not None:
+        elif np.any(before):
+            assert tape is not None
             rows = Span(fine.start, fine.count, fine.rows)
             units = tape.read(0, rows, tape.capacity if not fine.even else cast(int, coarse.end))
-        else:  # ragged and fresh, nothing kept: put the coarser rows back among the finer ones
+        else:  # ragged, and no unit before: put the coarser rows back among the finer ones
             row = torch.from_numpy(np.arange(R)[rows_within(fine, coarse)]).to(device)
             units = tuple(part.new_zeros(R, *part.shape[1:]).index_copy(0, row, part).transpose(1, 2) for part in new)
         keys, values = (torch.cat((first.to(part.dtype), part), 2) for first, part in zip(start, units, strict=True))
