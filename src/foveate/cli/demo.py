@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "context": 512,
     "batch": 4,
     "lr": 3e-3,
-    "tokens": 1_000_000,
+    "tokens": 1_200_000,
     "hidden": 128,
     "seed": 0,
     "eval_tokens": 16_000,

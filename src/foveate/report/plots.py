@@ -22,6 +22,7 @@ COLOURS = ("#7d8590", "#2f81f7", "#d9822b", "#3f9c5a", "#a371c9", "#c0504d")  # 
 INK = "#1b1f24"  # in the SVG replaced by the text colour of the page
 PAPER = "#ffffff"
 WIDTH = 7.4  # inches
+LABEL_WIDTH, LABEL_HEIGHT = 0.35, 0.085  # of the axes
 WIDEST_LINEAR = 32  # longest context by shortest; wider ranges are drawn on logarithmic axes
 SHADES = {"full": 1.0, "window": 0.65, "fovea": 0.4}  # of a layer, by its attention
 STYLE = {
@@ -71,7 +72,7 @@ def plots(results: Results) -> list[Plot]:
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for name, caption, draw in (
             ("walks", "Where each layer works, from the first to the last: a row is a resolution.", _walks),
-            ("learning", "Bits per byte of held-out text while training: by text read, and by time.", _learning),
+            ("learning", "Bits per byte of some held-out text while training: by text read, and by time.", _learning),
             ("costs", "What each model needs, and how well it predicts; | marks what the walk alone predicts.", _costs),
             ("growth", "How time and memory of decoding grow with what has been read; dashed: predicted.", _growth),
         ):
@@ -178,11 +179,12 @@ def _limit_to_the_second_half(ax: Axes, lines: list[list[float]]) -> None:
 
 
 def _label_ends(ax: Axes, ends: list[_End]) -> None:
-    """Each line's label at its end, moved up where two would meet. Call it once the axis has its limits."""
-    bottom, top = ax.get_ylim()
-    height = -math.inf
+    """Each line's label at its end, moved up where it would touch another. Call it once the axis has its limits."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    last_x, height = -math.inf, -math.inf
     for end in sorted(ends, key=lambda end: end.y):
-        height = max(end.y, height + 0.085 * (top - bottom))
+        lowest = height + LABEL_HEIGHT * (top - bottom) if abs(end.x - last_x) < LABEL_WIDTH * (right - left) else end.y
+        last_x, height = end.x, max(end.y, lowest)
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
         ax.annotate(end.text, (end.x, height), color=end.colour, **place)  # type: ignore[arg-type]
 
@@ -215,10 +217,10 @@ def _panels(results: Results) -> Iterator[_Bars]:
     for context in results.decode_contexts[:1]:
         records = decoding(context)
         times = [record.get("ms_per_token") for record in records]
-        yield bars(f"decoding after {quantity(context)} tokens, ms per token", times, "{:.3g} ms".format)
+        yield bars(f"decoding after {context:,} tokens, ms per token", times, "{:.3g} ms".format)
         state = [record.get("state_bytes") for record in records]
         yield bars(
-            f"cache after {quantity(context)} tokens",
+            f"cache after {context:,} tokens",
             state,
             data_size,
             [(r.get("predicted") or {}).get("state_bytes") for r in records],
@@ -287,7 +289,7 @@ def _growth(results: Results) -> Figure | None:
             ax.set(xscale="log", yscale="log")
         else:
             ax.set(xlim=(0, None), ylim=(0, None))
-        ax.set_xticks(contexts, [quantity(context) for context in contexts])
+        ax.set_xticks(contexts, [f"{context:,}" for context in contexts])
         ax.minorticks_off()
         ax.set(xlabel="tokens read before", title=title)
         ax.grid(axis="y", color=INK, alpha=0.13, lw=0.6)
