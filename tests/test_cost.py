@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -147,7 +148,8 @@ def test_mean_keys_are_the_mean_of_the_keys(text) -> None:
 def test_a_fovea_sees_what_the_model_shows_it(text) -> None:
     fovea = Attention.parse(text)
     for units in (*range(1, 400), 10_000):
-        assert keys_seen(fovea, units) == len(visible_slots(Layout(fovea), units)), units
+        layout = Layout(fovea)
+        assert keys_seen(fovea, units) == visible_slots(layout, np.array([units]), layout.size(units)).sum(), units
 
 
 def test_a_window_and_a_fovea_stop_growing_with_the_context() -> None:

@@ -40,7 +40,7 @@ class FoveaTape(Tape):
         self.fovea = fovea
         self.layout = Layout(fovea)
         self.ring = self.layout.fine
-        self.mask: Tensor | None = None  # [C] of the block that ``mask_block`` names, all rows alike
+        self.mask: Tensor | None = None  # [1, C] of the block that ``mask_block`` names, all rows alike
         self.mask_block = -1
 
     @property
@@ -87,32 +87,26 @@ class FoveaTape(Tape):
         same_block = (units - 1) // W <= np.maximum(back - 1, 0) // W
         return bool(np.all(same_block | (units - back <= self.layout.slack)))
 
-    def current_mask(self, span: Span, dtype: torch.dtype) -> Tensor:
-        """[C] additive, for one new unit of rows that are all alike."""
-        assert self.data is not None
+    def one_unit_mask(self, span: Span, dtype: torch.dtype) -> Tensor:
+        """Additive, for one new unit in each row: [1, C] that all rows share, or [R, 1, 1, C]."""
+        if not span.even:
+            return self._make_mask(cast(np.ndarray, span.end), dtype)[:, None, None]
         end = cast(int, span.end)
         block = (end - 1) // self.fovea.block
-        if self.mask is None or self.mask_block != block or len(self.mask) != self.capacity or self.mask.dtype != dtype:
-            visible = torch.from_numpy(visible_slots(self.layout, end)).to(self.data.device)
-            mask = allocate((self.capacity,), dtype, self.data.device)
-            self.mask = mask.fill_(-torch.inf).index_fill_(0, visible, 0)
-            self.mask_block = block
-        else:
-            self.mask[(end - 1) % self.layout.fine] = 0
+        if self.mask is None or self.mask_block != block or self.mask.shape[1] != self.capacity:
+            self.mask, self.mask_block = self._make_mask(np.array([end]), dtype), block
+        else:  # within a block only the new unit's own slot is added
+            self.mask[0, (end - 1) % self.layout.fine] = 0
         return self.mask
+
+    def _make_mask(self, ends: np.ndarray, dtype: torch.dtype) -> Tensor:
+        """[R, C]."""
+        assert self.data is not None
+        hidden = torch.from_numpy(~visible_slots(self.layout, ends, self.capacity)).to(self.data.device)
+        return allocate(tuple(hidden.shape), dtype, self.data.device).masked_fill_(hidden, -torch.inf)
 
     def shortened(self) -> None:
         self.mask = None
-
-    def ragged_mask(self, span: Span, dtype: torch.dtype) -> Tensor:
-        """[R, C] additive, for one new unit in each row of the span."""
-        assert self.data is not None
-        ends = cast(np.ndarray, span.end)
-        visible = np.zeros((len(ends), self.capacity), dtype=bool)
-        for row, end in enumerate(ends):
-            visible[row, visible_slots(self.layout, int(end))] = True
-        mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(torch.from_numpy(~visible), -torch.inf)
-        return mask.to(self.data.device)
 
 
 @dataclass(frozen=True)
@@ -161,9 +155,7 @@ class FoveaAttention(Heads):
         cos, sin = rotary(span, x)
         device = x.device
         if span.size == 1 and isinstance(tape, FoveaTape) and not np.any(np.equal(span.start % self.fovea.block, 0)):
-            if span.even:
-                return FoveaView(span, tape, cos, sin, tape.current_mask(span, cos.dtype)[None])
-            return FoveaView(span, tape, cos, sin, tape.ragged_mask(span, cos.dtype)[:, None, None])
+            return FoveaView(span, tape, cos, sin, tape.one_unit_mask(span, cos.dtype))
         if isinstance(tape, FoveaTape):
             tape.mask = None  # it knows units that are added one by one only
         plan = Plan(self.fovea, span)

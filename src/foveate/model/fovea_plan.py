@@ -159,14 +159,18 @@ class Plan:
         return np.concatenate([fine, *groups], -1)
 
 
-def visible_slots(layout: Layout, end: int) -> np.ndarray:
-    """The slots that the newest of ``end`` units sees, once it is written."""
+def visible_slots(layout: Layout, ends: np.ndarray, slots: int) -> np.ndarray:
+    """[R, slots]: which slots the newest of ``ends`` [R] units sees, once it is written."""
     fovea = layout.fovea
-    block = np.array((end - 1) // fovea.block)
-    regions = regions_for(fovea, end)
-    ends = region_ends(fovea, block, regions)
-    slots = [np.arange(int(ends[0]), end) % layout.fine]
-    for j in range(1, regions + 1):
-        scale = scale_at(fovea, j)
-        slots.append(layout.slots(j, np.arange(int(ends[j]) // scale, int(ends[j - 1]) // scale)))
-    return np.concatenate(slots)
+    blocks = (ends - 1) // fovea.block
+    count = regions_for(fovea, int(ends.max()))
+    boundaries = region_ends(fovea, blocks, count)
+    visible = np.zeros((len(ends), slots), dtype=bool)
+    for j in range(count + 1):
+        scale = scale_at(fovea, j) if j else 1
+        first, last = boundaries[j] // scale, (boundaries[j - 1] if j else ends) // scale
+        base, ring = layout.base(j), layout.ring(j)
+        own = visible[:, base:] if ring is None else visible[:, base : base + ring]
+        distance = np.arange(own.shape[1]) - first[:, None]
+        own[:] = (distance if ring is None else distance % ring) < (last - first)[:, None]
+    return visible
