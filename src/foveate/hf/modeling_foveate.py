@@ -172,10 +172,10 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
         check_prompt(mask if not generation_config.is_assistant else None, columns, cache)
         if cache is None:
             return
-        if cache is given:
-            cache._is_user_defined = True
-            if cache.batch_size < rows:
-                cache.batch_repeat_interleave(rows // batch_size)
+        if isinstance(given, FoveateCache):
+            given._is_user_defined = True  # type: ignore[attr-defined]  # generate's own mark
+            if given.batch_size < rows:
+                given.batch_repeat_interleave(rows // batch_size)
         model_kwargs["past_key_values"] = cache
         if generation_config.is_assistant:
             cache.activate_past_recording()
@@ -194,7 +194,9 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
         if next_sequence_length is None and isinstance(past_key_values, FoveateCache) and past_key_values.recording:
             check_prompt(None, input_ids.shape[1], past_key_values)
             next_sequence_length = input_ids.shape[1] - past_key_values.seen
-        return super().prepare_inputs_for_generation(
+        usual: Any = GenerationMixin.prepare_inputs_for_generation
+        return usual(
+            self,
             input_ids,
             next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,
