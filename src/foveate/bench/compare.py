@@ -163,7 +163,7 @@ def _held_out(subjects: Sequence[Subject]) -> tuple[Iterator[str], str]:
     if not first.valid_fraction:
         raise FoveateError("--data is missing: the runs held out no text; name some to score")
     texts = split_documents(first.data, split="valid", valid_fraction=first.valid_fraction, text_field=first.text_field)
-    return texts, f"the {first.valid_fraction:.3g} of {' '.join(first.data)} that training left out"
+    return texts, f"the {100 * first.valid_fraction:.3g}% of {' '.join(first.data)} that training left out"
 
 
 def _split_of(settings: TrainSettings) -> tuple[Any, ...]:
@@ -207,7 +207,9 @@ def _training(subjects: Sequence[Subject], plan: Plan, context: int, note: Calla
 
 
 def _decoding(subjects: Sequence[Subject], plan: Plan, context: int, note: Callable[[str], Any]) -> Iterator[Record]:
-    limits = [s.positions - plan.decode_tokens for s in subjects if not s.reads_beyond_positions and s.positions]
+    limits = [
+        max(1, s.positions - plan.decode_tokens) for s in subjects if not s.reads_beyond_positions and s.positions
+    ]
     wanted = plan.decode_contexts or tuple(times * context for times in LONGER)
     contexts = sorted({min([length, *limits]) for length in wanted})
     models = {subject.name: subject.model for subject in subjects}

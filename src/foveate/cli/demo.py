@@ -45,7 +45,8 @@ QUICK: dict[str, Any] = {
     "hidden": 32,
     "eval_tokens": 1_000,
 }
-PROMPT = "The captain"
+PROMPT = "The captain looked at the sea, and"
+TEMPERATURE = 0.7
 SAMPLE_TOKENS = 120
 
 
@@ -55,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = SETTINGS[name]
         parser.add_argument(f"--{name}", type=count, metavar="N", help=f"{help} (default: {default:,})")
     parser.add_argument("--seed", type=int, metavar="N", help="of weights, data order and samples (default: 0)")
-    parser.add_argument("--prompt", default=PROMPT, metavar="TEXT", help=f"for both to go on with (default: {PROMPT})")
+    parser.add_argument(
+        "--prompt", default=PROMPT, metavar="TEXT", help=f"for both to go on with (default: {PROMPT!r})"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny models, a few seconds")
     parser.add_argument("--overwrite", action="store_true", help="train again what is trained already")
     parser.add_argument("--json", action="store_true", help="one JSON object per measurement on standard output")
@@ -83,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
     subjects = load_subjects([settings.out for settings in runs])
     screen.say("\n[3/4] what they write\n")
-    write_samples(screen, subjects, args.prompt, SAMPLE_TOKENS, temperature=0.8, seed=runs[0].seed)
+    write_samples(screen, subjects, args.prompt, SAMPLE_TOKENS, temperature=TEMPERATURE, seed=runs[0].seed)
     screen.say("[4/4] measuring")
     measure(screen, subjects, Plan())
     show(screen, out, title="A multi-scale model and its plain twin", commands=[_command(args)])

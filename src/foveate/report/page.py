@@ -26,7 +26,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem } h2 { font-size: 1.1
 td, th { padding: .25rem .6rem .25rem 0; text-align: right; vertical-align: top }
 td:first-child, th:first-child { text-align: left } thead th { border-bottom: 2px solid var(--line) }
 tbody th { text-align: left; padding-top: 1rem; font-weight: 600; border-bottom: 1px solid var(--line) }
-td small { display: block } .relation { color: var(--quiet); margin-left: .4em }
+td small { display: block } td.relation { color: var(--quiet); text-align: left }
 figure { margin: 1.2rem 0 } figure svg { width: 100%; height: auto } figcaption { font-size: .9rem }
 .samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
 .sample { background: var(--well); border-top: 3px solid; border-radius: 4px; padding: .8rem 1rem;
@@ -72,13 +72,13 @@ def _figure(plot: Plot) -> str:
 
 def _table(results: Results) -> str:
     parts = ['<div class="scroll"><table><thead><tr><th></th>']
-    parts += [f'<th style="color: {colour(results, name)}">{escape(name)}</th>' for name in results.names]
+    parts += [f'<th style="color: {colour(results, name)}">{escape(name)}</th><th></th>' for name in results.names]
     parts.append("</tr></thead><tbody>")
     section = ""
     for row in rows(results):
         if row.section != section:
             section = row.section
-            parts.append(f'<tr><th colspan="{1 + len(results.names)}">{escape(section)}</th></tr>')
+            parts.append(f'<tr><th colspan="{1 + 2 * len(results.names)}">{escape(section)}</th></tr>')
         parts.append(_table_row(row))
     parts.append("</tbody></table></div>")
     return "".join(parts)
@@ -86,10 +86,7 @@ def _table(results: Results) -> str:
 
 def _table_row(row: Row) -> str:
     label = f"{escape(row.label.strip())}{ARROWS.get(row.better, '')}<small>{escape(row.help)}</small>"
-    cells = []
-    for cell in row.cells:
-        relation = f'<span class="relation">{escape(cell.relation)}</span>' if cell.relation else ""
-        cells.append(f"<td>{escape(cell.text)}{relation}</td>")
+    cells = (f'<td>{escape(cell.text)}</td><td class="relation">{escape(cell.relation)}</td>' for cell in row.cells)
     return f"<tr><td>{label}</td>{''.join(cells)}</tr>"
 
 

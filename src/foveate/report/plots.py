@@ -125,7 +125,7 @@ def _walks(results: Results) -> Figure:
             row = levels.index(run["stride"])
             for _ in range(run["layers"]):
                 cell = Rectangle(
-                    (depth + 0.08, row - 0.38), 0.84, 0.76, color=tint, lw=0, alpha=SHADES[run["attention"]]
+                    (depth + 0.08, row - 0.38), 0.84, 0.76, color=tint, lw=0, alpha=SHADES.get(run["attention"], 1.0)
                 )
                 ax.add_patch(cell)
                 depth += 1

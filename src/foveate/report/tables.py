@@ -135,7 +135,9 @@ def _training_rows(results: Results) -> Iterator[Row]:
     yield _row(results, section, "tokens per second", "a step of each in turn", speed, quantity, "higher")
     trained = [_of(results, "model", key) for key in ("trained_tokens", "trained_seconds")]
     yield _row(results, section, "trained on tokens", "", trained[0], quantity)
-    yield _row(results, section, "in", "with validations, on the machine as busy as it was", trained[1], duration)
+    yield _row(
+        results, section, "training took", "validations included, the machine as busy as it was", trained[1], duration
+    )
 
 
 def _decoding_rows(results: Results) -> Iterator[Row]:
