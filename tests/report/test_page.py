@@ -96,11 +96,14 @@ def test_colours_outlast_any_number_of_models() -> None:
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows(results) -> None:
-    checked = read(page(results, plots(results), title="This & that", commands=["foveate demo --out 'my demo'"]))
+    checked = read(
+        page(results, plots(results), title="This & that", commands=["foveate demo --out 'my demo'"], notes=["A & B"])
+    )
     assert all(link.startswith("#") for link in checked.links)
     text = re.sub(r"\s+", " ", "".join(checked.words))
     for expected in (
         "This & that",
+        "A & B",
         "multi & scale: 17 layers against 8",
         "plain <8>",
         "The <captain> & his ship",

@@ -167,7 +167,7 @@ def measure(screen: Screen, subjects: Sequence[Subject], plan: Plan) -> None:
         screen.add(record)
 
 
-def show(screen: Screen, out: Path | None, *, title: str, commands: Sequence[str]) -> None:
+def show(screen: Screen, out: Path | None, *, title: str, commands: Sequence[str], notes: Sequence[str] = ()) -> None:
     """Print the table and the sentences; write the page if there is a folder for it."""
     from rich.console import Console
 
@@ -179,8 +179,8 @@ def show(screen: Screen, out: Path | None, *, title: str, commands: Sequence[str
     if not screen.json:
         console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
         print_table(results, console)
-        for sentence in headline(results):
+        for sentence in (*headline(results), *notes):
             screen.say(sentence)
     if out is not None:
-        page = write_report(results, out, title=title, commands=commands)
+        page = write_report(results, out, title=title, commands=commands, notes=notes)
         screen.say(f"report: {page} (numbers: {page.parent / 'results.jsonl'})")

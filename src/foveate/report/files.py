@@ -15,7 +15,9 @@ PAGE_FILE = "index.html"
 RESULTS_FILE = "results.jsonl"
 
 
-def write_report(results: Results, folder: Path, *, title: str, commands: Sequence[str] = ()) -> Path:
+def write_report(
+    results: Results, folder: Path, *, title: str, commands: Sequence[str] = (), notes: Sequence[str] = ()
+) -> Path:
     """Write ``index.html``, ``results.jsonl`` and the figures, over those of a report that is there.
 
     Returns:
@@ -30,7 +32,7 @@ def write_report(results: Results, folder: Path, *, title: str, commands: Sequen
         _replace(folder / f"{plot.name}.svg", plot.svg.encode())
         _replace(folder / f"{plot.name}.png", plot.png)
     _replace(folder / RESULTS_FILE, results.to_lines().encode())
-    _replace(folder / PAGE_FILE, page(results, drawn, title=title, commands=commands).encode())
+    _replace(folder / PAGE_FILE, page(results, drawn, title=title, commands=commands, notes=notes).encode())
     return folder / PAGE_FILE
 
 

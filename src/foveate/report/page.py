@@ -35,11 +35,14 @@ pre { background: var(--well); padding: .8rem 1rem; border-radius: 4px; white-sp
 """
 
 
-def page(results: Results, plots: Sequence[Plot], *, title: str, commands: Sequence[str] = ()) -> str:
+def page(
+    results: Results, plots: Sequence[Plot], *, title: str, commands: Sequence[str] = (), notes: Sequence[str] = ()
+) -> str:
     """The HTML of a comparison.
 
     Args:
         commands: what made it, in order; the commands that trained the models are added.
+        notes: sentences that help to judge the numbers.
     """
     shown = {plot.name: _figure(plot) for plot in plots}
     return "\n".join(
@@ -50,6 +53,7 @@ def page(results: Results, plots: Sequence[Plot], *, title: str, commands: Seque
             f"<title>{escape(title)}</title><style>{CSS}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             *(f'<p class="headline">{escape(sentence)}</p>' for sentence in headline(results)),
+            *(f'<p class="quiet">{escape(note)}</p>' for note in notes),
             shown.get("walks", ""),
             "<h2>Cost and quality</h2>",
             shown.get("costs", ""),
