@@ -27,7 +27,7 @@ class FoveateConfig(PreTrainedConfig):
     """
 
     model_type = "foveate"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012  # Trainer adds a list to it
 
     walk: str = "2@1 8@4 2@1"
     vocab_size: int = 32_000

@@ -26,6 +26,7 @@ class FoveatePreTrainedModel(PreTrainedModel):
     config: FoveateConfig
     config_class = FoveateConfig
     base_model_prefix = "model"
+    model_tags = ["foveate", "multi-scale"]  # noqa: RUF012  # of the model card that push_to_hub writes
     supports_gradient_checkpointing = True
     _no_split_modules = ["Run", "Pool", "Expand"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
@@ -103,6 +104,10 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
         B, T = tokens.shape[:2]
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
+        if use_cache and self.training and self.is_activation_checkpointing:
+            if past_key_values is not None:
+                raise FoveateError("past_key_values: layers that are computed again in the backward pass can use none")
+            use_cache = False  # as transformers' own models
         cache = self._own_cache(past_key_values, use_cache, B)
         seen, steps = (cache.seen, cache.steps) if cache is not None else (0, None)
         mask_BT = new_columns(attention_mask, B, T, seen)
