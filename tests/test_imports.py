@@ -19,6 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # a part may import those it names and what they in turn may import
 PARTS = {
     "errors": set(),
+    "progress": set(),
     "spec": {"errors"},
     "values": set(),
     "presets": {"spec"},
@@ -26,7 +27,7 @@ PARTS = {
     "cost": {"spec"},
     "model": {"spec"},
     "hf": {"model"},
-    "data": {"errors"},
+    "data": {"errors", "progress"},
     "loading": {"hf", "data"},
     "train": {"hf", "data", "loading", "cost", "shape", "values"},
     "export": {"hf", "loading", "train"},

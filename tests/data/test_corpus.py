@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerFast
 from foveate.data import corpus as module
 from foveate.data.corpus import Blocks, Corpus, open_corpus
 from foveate.data.documents import read_documents
-from foveate.data.progress import byte_progress
 from foveate.data.split import split_documents
 from foveate.errors import FoveateError
+from foveate.progress import byte_progress
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_progress_is_one_line_where_there_is_no_terminal(data, bytes_tokenizer, 
 
 def test_progress_lines_are_sparse(monkeypatch, capsys):
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr("foveate.data.progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("foveate.progress.time.monotonic", lambda: float(next(clock)))
     with byte_progress("reading", 20_000_000, show=True) as advance:
         for _ in range(6):
             advance(2_000_000)

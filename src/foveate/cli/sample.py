@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from foveate.cli.progress import token_progress
 from foveate.errors import FoveateError
+from foveate.progress import token_progress
 from foveate.values import count
 
 HELP = "continue a prompt, shown as it is decoded"

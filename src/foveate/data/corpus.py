@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerBase
 from foveate.data import store
 from foveate.data.documents import as_names, fingerprint, read_documents
 from foveate.data.encode import document_backend, encode_documents, token_dtype
-from foveate.data.progress import byte_progress
 from foveate.data.split import check_split, split_documents, survey_documents
 from foveate.errors import FoveateError
+from foveate.progress import byte_progress
 
 __all__ = ["Blocks", "Corpus", "open_corpus", "read_documents", "split_documents"]
 

@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 
 from foveate.data.documents import as_names, fingerprint, read_documents
-from foveate.data.progress import byte_progress
 from foveate.errors import FoveateError
+from foveate.progress import byte_progress
 
 SPLITS = ("all", "train", "valid")
 WHOLE_DOCUMENTS_FROM = 20

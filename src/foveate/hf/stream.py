@@ -66,13 +66,14 @@ def _stream(
     on_read: Callable[[int], Any] | None,
 ) -> Iterator[int]:
     # no decorator: a gradient mode entered around a generator would leak into its caller between tokens
+    warp: Any = warpers  # Any: transformers names a type of ids that no tensor has
     if input_ids.shape[1] > 1:
         with torch.inference_mode():
             model.read(input_ids[:, :-1], cache, on_read)
     ids = input_ids[:, -1:]
     for _ in range(max_new_tokens):
         with torch.inference_mode():
-            scores = warpers(ids, model(ids, past_key_values=cache, use_cache=True).logits[:, -1].float())
+            scores = warp(ids, model(ids, past_key_values=cache, use_cache=True).logits[:, -1].float())
             if do_sample:
                 ids = torch.multinomial(scores.softmax(-1), 1, generator=generator)
             else:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from foveate.errors import FoveateError
+from foveate.progress import token_progress
 from foveate.train.documents import Document, as_documents, cut
 from foveate.train.memory import check_scoring_memory
 
@@ -71,7 +72,7 @@ def evaluate(
         max_tokens: stop at the first window that reaches so many. The last document is then scored in part, and the
             bytes counted for it are those that its scored tokens decode to.
         autocast: compute in bf16, quicker and less exact; otherwise in the model's own precision.
-        progress: show a bar on a terminal's standard error; or a function called with each number of tokens scored.
+        progress: show it on standard error; or a function called with each number of tokens scored.
 
     Raises:
         FoveateError: context out of range, a token id outside the vocabulary, too large a batch, or nothing to score.
@@ -99,9 +100,13 @@ def evaluate(
     nats = 0.0
     was_training = model.training
     model.eval()
+    if callable(progress):
+        shown: Any = contextlib.nullcontext(progress)
+    else:
+        shown = token_progress("scoring", max_tokens, show=progress)
     precision = torch.autocast(model.device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
     try:
-        with torch.inference_mode(), precision, _progress(max_tokens, progress) as advance:
+        with torch.inference_mode(), precision, shown as advance:
             for inputs_BT, targets_BT in batches(scored_ids(), prefix, context, rows):
                 check_scoring_memory(len(inputs_BT), inputs_BT.shape[1], vocabulary, model.device)
                 nats += nll(model, inputs_BT, targets_BT)
@@ -222,24 +227,3 @@ def nll(model: PreTrainedModel, inputs_BT: np.ndarray, targets_BT: np.ndarray) -
         losses = cross_entropy(logits[chunk].float(), targets[chunk], reduction="none")
         total += losses.cpu().double().sum().item()
     return total
-
-
-@contextlib.contextmanager
-def _progress(total: int | None, wanted: bool | Callable[[int], Any]) -> Iterator[Callable[[int], Any]]:
-    if callable(wanted):
-        yield wanted
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        TextColumn("{task.completed:,} tokens"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
-        task = bar.add_task("scoring", total=total)
-        yield lambda tokens: bar.advance(task, tokens)
