@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,17 @@ def test_half_precision(trained_run: Path, tmp_path: Path) -> None:
     assert model.dtype == torch.bfloat16
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "half")
     assert model.generate(**tokenizer(["the", "a cat sat"], padding=True, return_tensors="pt"), max_new_tokens=4).dim()
+
+
+def test_the_example_of_three_questions(exported: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    document = tmp_path / "document.txt"
+    document.write_text("the cat sat on a mat " * 3, encoding="utf-8")
+    example = Path(__file__).parents[2] / "examples" / "three_questions.py"
+    monkeypatch.setattr(sys, "argv", [str(example), str(exported), str(document), "who?", "where?", "why?"])
+    runpy.run_path(str(example))
+    printed = capsys.readouterr().out
+    assert printed.startswith("63 tokens read into")
+    assert all(f"\n{question}\n" in printed for question in ("who?", "where?", "why?"))
 
 
 def test_refusals(trained_run: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 from torch import Tensor
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.generation.streamers import BaseStreamer
 
 from foveate import FoveateForCausalLM
@@ -252,6 +256,19 @@ def test_stopping_criteria_and_end_of_text(model: FoveateForCausalLM) -> None:
         assert not got[upto:].any()
 
 
+def test_stop_strings(model: FoveateForCausalLM) -> None:
+    letters = {chr(97 + i) if i < 26 else chr(39 + i): i for i in range(37)}
+    words = Tokenizer(WordLevel(letters, unk_token="a"))
+    words.pre_tokenizer, words.decoder = Split(Regex("."), "isolated"), Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    ids = make_ids(1, 9)
+    whole = greedy(model, ids, NEW)
+    stop = tokenizer.decode(whole[0, 12:14])
+    out = model.generate(ids, max_new_tokens=NEW, do_sample=False, stop_strings=[stop], tokenizer=tokenizer)
+    written = tokenizer.decode(whole[0, 9:])
+    assert tokenizer.decode(out[0, 9:]) == written[: written.index(stop) + len(stop)]
+
+
 def test_embeddings_instead_of_ids(model: FoveateForCausalLM) -> None:
     ids = make_ids(2, 9)
     with torch.no_grad():
@@ -399,6 +416,11 @@ def test_continuous_batching_is_refused() -> None:
     with pytest.raises(FoveateError, match="continuous batching"):
         model.generate_batch([[1, 2, 3]], generation_config=GenerationConfig(max_new_tokens=2))
     assert not hasattr(model, "init_continuous_batching")
+
+
+def test_contrastive_search_is_not_ours() -> None:
+    with pytest.raises(ValueError, match="trust_remote_code"):  # transformers loads it from elsewhere
+        make_model("hourglass").generate(make_ids(1, 4), penalty_alpha=0.6, top_k=4, max_new_tokens=3)
 
 
 def test_a_prompt_that_was_wholly_read_is_refused() -> None:
