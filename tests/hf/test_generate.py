@@ -404,6 +404,10 @@ def test_generate_returns_hidden_states_and_the_cache(model: FoveateForCausalLM)
         ({"cache_implementation": "paged"}, "continuous batching"),
         ({"output_attentions": True, "return_dict_in_generate": True}, "output_attentions"),
         ({"attention_mask": torch.tensor([[1, 1, 1, 0]])}, "ends in padding"),
+        (
+            {"prompt_lookup_num_tokens": 2, "output_hidden_states": True, "return_dict_in_generate": True},
+            "output_hidden_states",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(how: dict, message: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
+from transformers.generation import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from foveate.errors import FoveateError
@@ -168,6 +169,15 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
             raise FoveateError(
                 f"cache_implementation={generation_config.cache_implementation!r} does not fit a multi-scale model; "
                 f"leave it out"
+            )
+        if (
+            generation_mode == GenerationMode.ASSISTED_GENERATION
+            and generation_config.return_dict_in_generate
+            and generation_config.output_hidden_states
+            and len(self.config.spec.levels) > 1
+        ):
+            raise FoveateError(
+                "output_hidden_states: assisted decoding would cut the coarse levels by columns; leave one of them out"
             )
         given = model_kwargs.get("past_key_values")
         mask = model_kwargs.get("attention_mask")
