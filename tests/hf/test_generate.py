@@ -34,7 +34,7 @@ def model(request: pytest.FixtureRequest) -> FoveateForCausalLM:
 
 @pytest.fixture(scope="module")
 def draft() -> FoveateForCausalLM:
-    return make_model("plain", seed=0, walk="1@1")
+    return make_model("plain", seed=0, walk="2@1")
 
 
 def make_llama() -> LlamaForCausalLM:
