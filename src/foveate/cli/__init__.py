@@ -51,6 +51,9 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0 done, 2 the user's mistake, 130 interrupted, 1 a bug."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # OpenMP's threads wait for each other in a busy loop: with any other program on the cores that stops small models.
+    # It reads this once, when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import time
 from dataclasses import replace
@@ -71,9 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
-    # GNU OpenMP's threads spin while they wait for each other, which a second busy process makes 10 to 40 times slower;
-    # waiting this briefly costs nothing on a quiet machine. It is read when torch is imported, further down
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     out = Path(args.out)
     runs = _settings(args, out)
     _check_folder(out, runs, overwrite=args.overwrite)
