@@ -70,3 +70,8 @@ def test_what_cannot_be_measured_is_refused(models, capsys) -> None:
     assert "choose one of llama" in capsys.readouterr().err
     assert main(["bench", "decode"]) == 2
     assert "--walk is missing" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused(capsys) -> None:
+    assert main(["bench", "train", "--walk", "1@1", "--hidden", "16", "--device", "mars"]) == 2
+    assert "mars" in capsys.readouterr().err

@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from foveate.bench.peers import make_models
+    from foveate.loading import pick_device
 
     if not args.walk:
         raise FoveateError("--walk is missing; write for example --walk '2@1 8@4 2@1' or --walk 6@1:fovea")
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     shapes = [config_values(argparse.Namespace(**{**vars(args), "walk": walk})) for walk in args.walk]
     dtype = DTYPES.get(args.dtype, args.dtype)
     weights = torch.float32 if args.kind == "train" else getattr(torch, dtype)
-    models = make_models(shapes, args.peer, vocab_size=args.vocab, device=args.device, dtype=weights)
+    models = make_models(shapes, args.peer, vocab_size=args.vocab, device=str(pick_device(args.device)), dtype=weights)
     {"decode": _decode, "train": _train}[args.kind](args, models, dtype)
 
 

@@ -13,6 +13,7 @@ from foveate.cli.shape import add_shape_arguments
 from foveate.cost import DTYPE_BYTES, Cost, Load, Part, predict
 from foveate.errors import FoveateError
 from foveate.loading import model_folder
+from foveate.report.units import data_size, quantity
 from foveate.shape import config_values, spec_from_config
 from foveate.spec import HierarchySpec, Run
 from foveate.values import count, length
@@ -169,21 +170,3 @@ def picture(spec: HierarchySpec, *, utf8: bool = True) -> list[str]:
 
 def _shade(run: Run, utf8: bool) -> str:
     return SHADES[run.attention.kind][not utf8]
-
-
-def quantity(value: float) -> str:
-    """Three digits and a letter: 1.23M."""
-    return _short(value, ("", "k", "M", "G", "T", "P"))
-
-
-def data_size(value: float) -> str:
-    """Bytes in decimal units: 1.23 MB."""
-    return _short(value, (" B", " kB", " MB", " GB", " TB", " PB"))
-
-
-def _short(value: float, units: tuple[str, ...]) -> str:
-    for unit in units[:-1]:
-        if value < 999.5:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g}{units[-1]}"

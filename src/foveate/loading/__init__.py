@@ -164,7 +164,10 @@ def pick_device(device: str | torch.device) -> torch.device:
 
     if str(device) == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    found = torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise FoveateError(f"--device {device}: there is no such device; write auto, cpu, cuda or mps") from None
     missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
         found.type == "mps" and not torch.backends.mps.is_available()
     )
