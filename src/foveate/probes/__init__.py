@@ -1,0 +1,1 @@
+"""Experiments on trained models: what they use of their context, and which words they know."""
