@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from foveate.data import textfile
 from foveate.data.textfile import TextFile
 from foveate.errors import FoveateError
 
@@ -41,6 +42,24 @@ def error_of(file: TextFile, text_field: str = "text") -> str:
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_a_text_file_is_one_document_byte_for_byte(tmp_path, suffix):
     assert read(write(tmp_path / f"a.txt{suffix}", COMPRESS[suffix](TEXT.encode()))) == [TEXT]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 20])
+def test_pieces_are_the_text_cut_at_white_space(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(textfile, "PIECE", size)
+    pieces = list(write(tmp_path / "a.txt", TEXT.encode()).pieces("text"))
+    assert "".join(pieces) == TEXT
+    assert all(piece[0] in " \n" for piece in pieces[1:] if piece)
+    assert (len(pieces) > 3) == (size < 8)
+
+
+@pytest.mark.parametrize("raw", ["漢 字".encode("utf-16"), b"a\xffb", b"one two \0", b"some words \xff"])
+def test_pieces_fail_as_documents_do(tmp_path, monkeypatch, raw):
+    monkeypatch.setattr(textfile, "PIECE", 4)
+    file = write(tmp_path / "a.txt", raw)
+    with pytest.raises(FoveateError) as caught:
+        list(file.pieces("text"))
+    assert str(caught.value) == error_of(file)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])

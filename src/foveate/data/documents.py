@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from foveate.data.hub import PREFIX, HubDataset
@@ -32,19 +32,29 @@ def read_documents(data: Sequence[str], *, text_field: str = "text") -> Iterator
             an entry of ``data`` has no text at all.
     """
     found = [(str(name), find_sources(str(name))) for name in as_names(data)]
-    return _read(found, text_field)
+    return _read(found, lambda source: source.documents(text_field))
 
 
-def _read(found: list[tuple[str, list[Source]]], text_field: str) -> Iterator[str]:
+def _read(found: list[tuple[str, list[Source]]], texts_of: Callable[[Source], Iterator[str]]) -> Iterator[str]:
     for name, sources in found:
         has_text = False
         for source in sources:
-            for text in source.documents(text_field):
+            for text in texts_of(source):
                 if text:
                     has_text = has_text or not text.isspace()
                     yield text
         if not has_text:
             raise FoveateError(f"data {name!r} has no text: it is empty, or all white space")
+
+
+def read_pieces(data: Sequence[str], *, text_field: str = "text") -> Iterator[str]:
+    """The text of ``read_documents`` without holding a document of plain text in memory: cut at white space.
+
+    Raises:
+        FoveateError: as ``read_documents``.
+    """
+    found = [(str(name), find_sources(str(name))) for name in as_names(data)]
+    return _read(found, lambda source: source.pieces(text_field))
 
 
 def fingerprint(data: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from foveate.errors import FoveateError
 JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
 COMPRESSED = (".gz", ".xz", ".zst")
 READ_AT_ONCE = 1 << 20
+PIECE = 1 << 22
 LARGEST_ZSTD_WINDOW = 1 << 31  # as the zstd command allows with --long=31
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -51,6 +52,26 @@ class TextFile:
                 yield from _read_lines(self.path, file, text_field)
             else:
                 yield _decode(file.read(), str(self.path))
+
+    def pieces(self, text_field: str) -> Iterator[str]:
+        """The same text for what need not see whole documents: plain text in megabytes, cut at white space.
+
+        Raises:
+            FoveateError: as ``documents``.
+        """
+        if self.is_json_lines:
+            yield from self.documents(text_field)
+            return
+        with _named_errors(self.path), _open(self.path) as file:
+            offset, rest = 0, b""
+            while more := file.read(PIECE):
+                rest += more
+                # ASCII white space is never a part of another character; the mark of UTF-16 has to be seen whole
+                cut = max(rest.rfind(b" "), rest.rfind(b"\n"))
+                if cut > 1:
+                    yield _decode(rest[:cut], str(self.path), offset)
+                    offset, rest = offset + cut, rest[cut:]
+            yield _decode(rest, str(self.path), offset)
 
     def fingerprint(self) -> str:
         """Changes with the file's contents, and with how its name says to read them, but not with its place."""
