@@ -30,7 +30,8 @@ def test_the_exported_model_is_the_run(trained_run: Path, exported: Path) -> Non
     ids = torch.tensor([list(b"the cat sat on")])
     with torch.no_grad():
         expected = load(trained_run)[0](ids).logits
-        assert torch.equal(AutoModelForCausalLM.from_pretrained(exported)(ids).logits, expected)
+        plain = AutoModelForCausalLM.from_pretrained(exported)(ids).logits  # load stores weights in another order
+        torch.testing.assert_close(plain, expected, rtol=1e-5, atol=1e-5)
         assert torch.equal(load(exported)[0](ids).logits, expected)
 
 

@@ -21,6 +21,7 @@ from foveate.hf.configuration_foveate import FoveateConfig
 from foveate.hf.inputs import check_positions, check_prompt, new_columns
 from foveate.model.decoder import init_weights
 from foveate.model.lm import LanguageModel
+from foveate.model.packing import stored_by_rows
 
 
 class FoveatePreTrainedModel(PreTrainedModel):
@@ -60,6 +61,11 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.embed_tokens = value
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As usual, also where weights are stored by columns."""
+        with stored_by_rows(self):
+            super().save_pretrained(save_directory, *args, **kwargs)
 
     def make_cache(self, batch: int = 1) -> FoveateCache:
         """An empty cache for ``batch`` rows; pass it as ``past_key_values``."""

@@ -36,6 +36,7 @@ def load(
         FoveateError: nothing there; a file missing or cut short, by name; pickled weights; not a causal language model.
     """
     from foveate.data.tokenizer import load_tokenizer
+    from foveate.model.packing import store_by_columns
 
     if str(path).endswith(".gguf"):
         model, tokenizer = _load_gguf(Path(path), read_dtype(dtype))
@@ -47,7 +48,10 @@ def load(
         with quiet_transformers():
             tokenizer = load_tokenizer(folder)
     place: Any = pick_device(device or "auto")  # Any: transformers' stubs hide what Module.to takes
-    return model.to(place).eval(), tokenizer
+    model = model.to(place).eval()
+    if model.config.model_type == "foveate":
+        store_by_columns(model)
+    return model, tokenizer
 
 
 def model_folder(path: str | Path) -> Path:
