@@ -19,6 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # a part may import those it names and what they in turn may import
 PARTS = {
     "errors": set(),
+    "files": set(),
     "progress": set(),
     "spec": {"errors"},
     "values": set(),
@@ -26,8 +27,8 @@ PARTS = {
     "shape": {"presets"},
     "cost": {"spec"},
     "model": {"spec"},
-    "hf": {"model"},
-    "data": {"errors", "progress"},
+    "hf": {"model", "files"},
+    "data": {"errors", "files", "progress"},
     "loading": {"hf", "data"},
     "train": {"hf", "data", "loading", "cost", "shape", "values"},
     "export": {"hf", "loading", "train"},
@@ -35,7 +36,7 @@ PARTS = {
     "serve": {"hf", "loading"},
     "probes": {"hf", "data", "loading", "train"},
     "bench": {"hf", "data", "loading", "train", "cost"},
-    "report": {"errors"},
+    "report": {"errors", "files"},
     "app": {"probes", "bench", "report", "export", "tasks", "serve"},
     "cli": {"app"},
 }

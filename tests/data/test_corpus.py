@@ -154,7 +154,7 @@ def test_an_interrupted_build_leaves_nothing_and_what_was_left_is_cleared(data, 
         open_corpus(data, bytes_tokenizer, cache_dir=cache, progress=False)
     assert [path.suffix for path in (cache / "corpus").iterdir()] == [".lock"]
     [lock] = (cache / "corpus").iterdir()
-    killed = lock.with_name(f"{lock.stem}.new-abc")  # as a process leaves it that is killed at once
+    killed = lock.with_name(f".{lock.stem}.1.new")  # as a process leaves it that is killed at once
     killed.mkdir()
     (killed / "tokens").write_bytes(b"half")
     assert len(open_corpus(data, bytes_tokenizer, cache_dir=cache, progress=False).tokens)

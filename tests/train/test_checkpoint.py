@@ -31,6 +31,38 @@ def test_the_newest_are_kept_and_found_with_their_notes(tmp_path) -> None:
     assert (found.step, found.path.name, found.notes["tokens"]) == (100, "checkpoint-100", 1000)
 
 
+def test_the_best_is_kept_besides_the_newest(tmp_path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, score in enumerate([2.5, 2.1, 2.3, 2.2, 2.3, 2.4], 1):
+        checkpoints.scores[step] = score
+        save(checkpoints, step)
+    assert contents(tmp_path) == {"checkpoint-2", "checkpoint-5", "checkpoint-6"}
+    assert checkpoints.best == 2
+    checkpoints.scores[7] = 2.1  # as good and newer
+    save(checkpoints, 7)
+    assert contents(tmp_path) == {"checkpoint-6", "checkpoint-7"}
+    checkpoints.scores[6] = 1.9
+    checkpoints.keep, checkpoints.keep_best = 1, False
+    checkpoints.prune()
+    assert contents(tmp_path) == {"checkpoint-7"}
+
+
+def test_a_removal_that_is_killed_leaves_no_half_checkpoint(tmp_path, monkeypatch) -> None:
+    for step in (1, 2):
+        save(Checkpoints(tmp_path, keep=3), step)
+    checkpoints = Checkpoints(tmp_path, keep=1)
+
+    def killed(path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", killed)
+        checkpoints.prune()
+    assert checkpoints.steps() == [2]
+    assert checkpoints.clear_unfinished() == ["checkpoint-1"]
+    assert contents(tmp_path) == {"checkpoint-2"}
+
+
 def test_fewer_can_be_kept_later(tmp_path) -> None:
     for step in (1, 2, 3):
         save(Checkpoints(tmp_path, keep=3), step)
@@ -91,8 +123,9 @@ def test_a_damaged_checkpoint_is_passed_over_by_name_and_set_aside(tmp_path, dam
     found = checkpoints.newest_whole(notes.append)
     assert found is not None
     assert found.step == 1
-    [note] = notes
-    assert note.startswith(f"passed over checkpoint-2: {name} ")
+    passed_over, taken = notes
+    assert passed_over.startswith(f"passed over checkpoint-2: {name} ")
+    assert taken == f"resuming from {found.path}: the newest whole one, its 2 files are as its manifest lists them"
     assert contents(tmp_path) == {"checkpoint-1", "damaged-checkpoint-2"}
 
 

@@ -6,11 +6,13 @@ from foveate.train.metrics import Metrics, read_metrics
 
 
 def test_a_resumed_log_goes_on_where_the_checkpoint_was(tmp_path) -> None:
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
     with Metrics(tmp_path) as metrics:
         metrics.add({"step": 1})
-        saved = metrics.sync()
+        metrics.save(checkpoint)
         metrics.add({"step": 2})
-    with Metrics(tmp_path, keep_bytes=saved) as metrics:
+    with Metrics(tmp_path, checkpoint=checkpoint) as metrics:
         metrics.add({"step": 2, "again": True})
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2, "again": True}]
 

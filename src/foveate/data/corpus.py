@@ -192,6 +192,18 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return -(-(len(self.corpus.tokens) - 1) // (self.context - 1))
 
+    def where(self, index: int) -> str:
+        """Which part of the corpus a block is, for a person; documents, and tokens within them, count from 0."""
+        starts = self.corpus.starts
+        first = index * (self.context - 1)
+        start, last = min(first, len(self.corpus.tokens) - self.context), first + self.context - 1
+        ends = [start, min(last, len(self.corpus.tokens) - 1)]
+        documents = np.searchsorted(starts, ends, side="right") - 1
+        (document, end_document), (token, end_token) = documents.tolist(), (ends - starts[documents]).tolist()
+        if document == end_document:
+            return f"document {document} tokens {token}-{end_token}"
+        return f"document {document} token {token} to document {end_document} token {end_token}"
+
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not 0 <= index < len(self):
             raise IndexError(f"block {index} of {len(self)}")

@@ -7,13 +7,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from foveate.errors import FoveateError
+from foveate.files import is_disk_full, replacing_folder
 
 MANIFEST = "manifest.json"
 
@@ -73,32 +74,24 @@ def replacing(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to fill, which takes the place of ``folder`` if all goes well and is removed if not.
 
     The caller holds the lock of ``folder``.
+
+    Raises:
+        FoveateError: the disk is full.
     """
-    for left_behind in folder.parent.glob(f"{folder.name}.new-*"):  # by a process that was killed
+    for left_behind in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed
         shutil.rmtree(left_behind, ignore_errors=True)
-    new = folder.with_name(f"{folder.name}.new-{os.getpid()}")
-    new.mkdir()
     try:
-        yield new
-        for path in new.iterdir():
-            _sync(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        new.replace(folder)
-        with suppress(OSError):  # not every file system can sync a folder
-            _sync(folder.parent)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        with replacing_folder(folder, overwrite=True) as new:
+            yield new
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise FoveateError(
+            f"no space left for tokens in the cache {folder.parent}; free some, or set FOVEATE_CACHE to another folder"
+        ) from None
 
 
 def write_manifest(folder: Path, arrays: Mapping[str, tuple[np.dtype, int]]) -> None:
     """Note each array's dtype and length, for ``load_arrays`` to check."""
     manifest = {name: {"dtype": dtype.name, "length": length} for name, (dtype, length) in arrays.items()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from foveate.errors import FoveateError
+from foveate.files import replacing
 
 if TYPE_CHECKING:
     from foveate.hf.cache import FoveateCache
@@ -45,15 +45,9 @@ def save_cache(cache: FoveateCache, path: Path, model: Any) -> None:
         "unpadded": cache.unpadded,
         **{name: np.asarray(value).tolist() for name, value in steps.counts().items()},
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside:
         save_file(tensors, beside, metadata={HEADER: json.dumps(header)})
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load_cache(path: Path, model: Any) -> FoveateCache:

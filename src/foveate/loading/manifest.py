@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from foveate.files import sync_file, sync_folder, write_atomically
 
 MANIFEST = "manifest.json"
 DIGEST = "blake2b"
@@ -19,8 +20,8 @@ def write_manifest(folder: Path, notes: Mapping[str, Any], files: Iterable[Path]
     chosen = sorted(path for path in folder.rglob("*") if path.is_file()) if files is None else sorted(files)
     entries = {}
     for path in chosen:
+        sync_file(path)
         with path.open("rb") as file:
-            os.fsync(file.fileno())
             digest = hashlib.file_digest(file, DIGEST).hexdigest()
         entries[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, DIGEST: digest}
     for subfolder in {path.parent for path in chosen} - {folder}:
@@ -67,29 +68,3 @@ def checkpoint_steps(run: Path) -> list[int]:
     """The N of the folders ``checkpoint-N`` of a run directory, newest first, whole or not."""
     names = [re.fullmatch("checkpoint-([0-9]+)", entry.name) for entry in run.glob("checkpoint-*")]
     return sorted((int(name[1]) for name in names if name), reverse=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by ``text``: a reader, or a crash, finds the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut, where the system can."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

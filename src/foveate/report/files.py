@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foveate.errors import FoveateError
+from foveate.files import write_atomically
 from foveate.report.page import page
 from foveate.report.plots import plots
 from foveate.report.results import Results
@@ -29,10 +30,10 @@ def write_report(
     check_folder(folder)
     drawn = plots(results)
     for plot in drawn:
-        _replace(folder / f"{plot.name}.svg", plot.svg.encode())
-        _replace(folder / f"{plot.name}.png", plot.png)
-    _replace(folder / RESULTS_FILE, results.to_lines().encode())
-    _replace(folder / PAGE_FILE, page(results, drawn, title=title, commands=commands, notes=notes).encode())
+        write_atomically(folder / f"{plot.name}.svg", plot.svg)
+        write_atomically(folder / f"{plot.name}.png", plot.png)
+    write_atomically(folder / RESULTS_FILE, results.to_lines())
+    write_atomically(folder / PAGE_FILE, page(results, drawn, title=title, commands=commands, notes=notes))
     return folder / PAGE_FILE
 
 
@@ -44,17 +45,3 @@ def check_folder(folder: Path) -> None:
         raise FoveateError(f"--out: {folder} cannot be used as a folder: {error.strerror}") from None
     if not os.access(folder, os.W_OK):
         raise FoveateError(f"--out: {folder} cannot be written; choose another")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """A reader, or a crash, finds the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

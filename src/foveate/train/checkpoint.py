@@ -1,14 +1,13 @@
 """Checkpoints that are whole or absent.
 
 A checkpoint is written beside its place, synced to the disk, listed in a manifest with sizes and checksums, and then
-renamed. A folder named ``checkpoint-N`` is therefore whole, unless something damaged it later: its manifest tells.
+renamed; one that goes is renamed before it is removed. A folder named ``checkpoint-N`` is therefore whole, unless
+something damaged it later: its manifest tells.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError
-from foveate.loading.manifest import checkpoint_steps, find_damage, read_manifest, sync_folder, write_manifest
+from foveate.files import is_disk_full, remove_unfinished, sync_folder
+from foveate.loading.manifest import checkpoint_steps, find_damage, read_manifest, write_manifest
+
+FORMAT = 2  # raise it when a checkpoint that was saved before could not be resumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +31,17 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run directory, of which the newest ``keep`` are kept."""
+    """The checkpoints of one run directory, of which the newest ``keep`` are kept, and the best.
 
-    def __init__(self, run: Path, *, keep: int = 2) -> None:
+    Attributes:
+        scores: bits per byte by step, of those steps that were validated; the lowest is the best. None: all are alike.
+    """
+
+    def __init__(self, run: Path, *, keep: int = 2, keep_best: bool = True) -> None:
         self.run = run
         self.keep = keep
+        self.keep_best = keep_best
+        self.scores: dict[int, float] = {}
 
     def path(self, step: int) -> Path:
         return self.run / f"checkpoint-{step}"
@@ -57,29 +65,46 @@ class Checkpoints:
         Raises:
             FoveateError: the disk is full; earlier checkpoints are untouched.
         """
-        staging = self.run / ".saving"
         self.clear_unfinished()
         notes: dict[str, Any] = {}
         try:
-            folder = staging / self.path(step).name
+            folder = self._staging / self.path(step).name
             folder.mkdir(parents=True)
             yield folder, notes
-            write_manifest(folder, notes | {"step": step})
+            write_manifest(folder, notes | {"step": step, "format": FORMAT})
             self._put_in_place(folder, step)
         except BaseException as error:
-            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(self._staging, ignore_errors=True)
             if is_disk_full(error):
                 raise FoveateError(
-                    f"no space left for the checkpoint of step {step} in {self.run}{self._left()}"
+                    f"no space left for the checkpoint of step {step} in {self.run}{self.way_back()}"
                 ) from None
             raise
-        shutil.rmtree(staging)
+        shutil.rmtree(self._staging)
         self.prune()
 
     def prune(self) -> None:
-        """Remove all but the newest ``keep``."""
+        """Remove all but the newest ``keep`` and the best."""
+        best = self.best if self.keep_best else None
         for step in self.steps()[self.keep :]:
-            shutil.rmtree(self.path(step))
+            if step != best:
+                self._remove(self.path(step))
+
+    @property
+    def best(self) -> int | None:
+        """The step with the lowest score among those that have one and are still there."""
+        scored = [step for step in self.steps() if step in self.scores]
+        return min(scored, key=lambda step: self.scores[step], default=None)
+
+    @property
+    def _staging(self) -> Path:
+        return self.run / ".saving"
+
+    def _remove(self, path: Path) -> None:
+        removing = self._staging / path.name  # half a checkpoint has no checkpoint's name
+        self._staging.mkdir(exist_ok=True)
+        path.rename(removing)
+        shutil.rmtree(self._staging)
 
     def _put_in_place(self, folder: Path, step: int) -> None:
         final = self.path(step)
@@ -88,22 +113,25 @@ class Checkpoints:
         folder.rename(final)
         sync_folder(self.run)
 
-    def _left(self) -> str:
+    def way_back(self) -> str:
+        """The end of a line about a full disk."""
         steps = self.steps()
-        return f"; {self.path(steps[0]).name} is whole: free some space, then add --resume" if steps else ""
+        if not steps:
+            return "; nothing was saved before: free some, then start again"
+        return f"; {self.path(steps[0]).name} is whole: free some, then foveate train --resume {self.run}"
 
-    def clear_unfinished(self) -> bool:
-        """Remove what an interrupted save has left; True if there was something."""
-        staging = self.run / ".saving"
-        left = staging.exists()
-        if left:
-            shutil.rmtree(staging)
+    def clear_unfinished(self) -> list[str]:
+        """Remove what an interrupted save or removal has left; the names of the checkpoints concerned."""
+        remove_unfinished(self.run)
+        left = sorted(path.name for path in self._staging.glob("*"))
+        shutil.rmtree(self._staging, ignore_errors=True)
         return left
 
     def newest_whole(self, note: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
         """The newest checkpoint that its manifest confirms; None if there are none at all.
 
-        Damaged ones are passed over, reported through ``note`` and renamed, so that they are not counted as kept.
+        What was found is reported through ``note``. Damaged ones are passed over and renamed, so that they are not
+        counted as kept.
 
         Raises:
             FoveateError: there are checkpoints, and every one of them is damaged.
@@ -116,7 +144,10 @@ class Checkpoints:
                 for damaged in damages:
                     note(f"passed over {damaged}")
                 self._set_aside(newer_than=step)
-                return self.at(step)
+                found = self.at(step)
+                count, newest = len(found.notes["files"]), "newest whole" if damages else "newest"
+                note(f"resuming from {path}: the {newest} one, its {count} files are as its manifest lists them")
+                return found
             damages.append(f"{path.name}: {damage}")
         if damages:
             raise FoveateError(
@@ -130,10 +161,3 @@ class Checkpoints:
                 aside = self.run / f"damaged-checkpoint-{step}"
                 shutil.rmtree(aside, ignore_errors=True)
                 self.path(step).rename(aside)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    # safetensors reports the failure of its writer as text, without the number
-    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or (
-        type(error).__name__ == "SafetensorError" and bool(re.search(r"os error (28|122)\b|No space", str(error)))
-    )

@@ -12,16 +12,17 @@ SECONDS_BETWEEN_LINES = 15.0
 class Display:
     """Shows steps, loss, tokens per second, time left and validations of a run of ``steps`` steps.
 
-    Use as a context manager; ``note`` writes a line of its own at any time.
+    Use as a context manager; ``note`` writes a line of its own at any time. A ``quiet`` one shows nothing.
     """
 
-    def __init__(self, steps: int, tokens_per_step: int) -> None:
+    def __init__(self, steps: int, tokens_per_step: int, *, quiet: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         self.steps = steps
         self.tokens_per_step = tokens_per_step
-        self.console = Console(stderr=True, highlight=False)
+        self.quiet = quiet
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.last_line = float("-inf")
         self.rate = 0.0
         columns = (
@@ -40,6 +41,8 @@ class Display:
         self.bar.stop()
 
     def note(self, line: str) -> None:
+        if self.quiet:
+            return
         if self.console.is_terminal:
             self.console.print(line, markup=False, soft_wrap=True)
         else:
@@ -51,6 +54,10 @@ class Display:
     def on_record(self, record: dict[str, Any]) -> None:
         step = record["step"]
         place = f"step {step:,}/{self.steps:,}"
+        if record["kind"] == "skipped":
+            loss = "no finite number" if record["loss"] is None else f"{record['loss']:.4g}"
+            self.note(f"{place}: skipped, its loss was {loss}")
+            return
         if record["kind"] == "valid":
             self.note(f"{place}: validation {record['bpb']:.4f} bits per byte, perplexity {record['perplexity']:.4g}")
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +10,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from foveate.errors import FoveateError
-from foveate.loading.manifest import MANIFEST, read_manifest, sync_folder, write_manifest
-from foveate.train.checkpoint import Checkpoint, is_disk_full
+from foveate.files import copy_atomically, is_disk_full, remove_unfinished
+from foveate.loading.manifest import MANIFEST, read_manifest, write_manifest
+from foveate.train.checkpoint import Checkpoint
 from foveate.train.metrics import METRICS_FILE
 from foveate.train.settings import SETTINGS_FILE
 from foveate.train.state import OPTIMIZER_FILE
 
 LOCK_FILE = ".lock"
-TRAINING_FILES = (OPTIMIZER_FILE, "trainer_state.json")
+TRAINING_FILES = (OPTIMIZER_FILE, METRICS_FILE, "trainer_state.json")
 
 
 @contextlib.contextmanager
@@ -39,9 +39,9 @@ def locked(run: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
         if [path.name for path in run.iterdir()] == [LOCK_FILE]:  # nothing came of it
             shutil.rmtree(run)
+        lock.release()
 
 
 def holds_run(run: Path) -> bool:
@@ -68,6 +68,7 @@ def make_room(run: Path, *, overwrite: bool) -> None:
             (run / name).unlink(missing_ok=True)
     for folder in [run / ".saving", run / "tensorboard", *run.glob("*checkpoint-*")]:
         shutil.rmtree(folder, ignore_errors=True)
+    remove_unfinished(run)
     (run / SETTINGS_FILE).unlink()
 
 
@@ -81,8 +82,7 @@ def export(checkpoint: Checkpoint, run: Path) -> None:
     (run / MANIFEST).unlink(missing_ok=True)
     try:
         for name in names:
-            _copy(checkpoint.path / name, run / name)
-        sync_folder(run)
+            copy_atomically(checkpoint.path / name, run / name)
         notes = {name: value for name, value in checkpoint.notes.items() if name != "files"}
         write_manifest(run, notes, [run / name for name in names])
     except OSError as error:
@@ -96,15 +96,3 @@ def export(checkpoint: Checkpoint, run: Path) -> None:
 
 def _is_training_state(name: str) -> bool:
     return name in TRAINING_FILES or name.startswith("process-")
-
-
-def _copy(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.new")
-    try:
-        shutil.copyfile(source, beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

@@ -1,27 +1,54 @@
-"""What a run adds up between two lines of its log: losses on the device, and time."""
+"""What a run adds up between two lines of its log: losses on the device, which steps were no good, and time."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class Ledger:
-    """Losses since the last line, the first step whose loss was not finite, and the clock.
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What the log says of the steps since the line before.
 
-    Nothing here makes a GPU wait except reading a result. The sums are part of a checkpoint, so that a resumed run
-    writes the lines that the undisturbed one would have written.
+    Attributes:
+        losses: of each step, in nats per token.
+        faulty: whether that step was too bad to learn from.
+        steps_per_s: validating and saving not counted.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.loss_sum = torch.zeros((), device=device)
-        self.steps = 0
-        self._first_bad_step = torch.zeros((), dtype=torch.long, device=device)
+    losses: list[float]
+    faulty: list[bool]
+    steps_per_s: float
+
+    @property
+    def loss(self) -> float | None:
+        """The mean of the steps that were learned from; None if there are none."""
+        good = [loss for loss, faulty in zip(self.losses, self.faulty, strict=True) if not faulty]
+        return sum(good) / len(good) if good else None
+
+
+class Ledger:
+    """Losses and faults of the steps since the last line, and the clock.
+
+    Nothing here makes a GPU wait except reading a result, which is done where a line is written, and before a
+    checkpoint or a validation. The steps so far are part of a checkpoint, so that a resumed run writes the lines that
+    the undisturbed one would have written.
+
+    Args:
+        limit: a loss above it, in nats per token, is a fault, as is one that is not a number.
+    """
+
+    def __init__(self, device: torch.device, *, limit: float) -> None:
+        self.limit = limit
+        self.part = torch.zeros((), device=device)
+        self.losses: list[Tensor] = []  # fp32 []
+        self.faulty: list[Tensor] = []  # fp32 [], 0 or 1
         self.earlier_seconds = 0.0
         self.start_clock()
 
@@ -34,28 +61,37 @@ class Ledger:
         """Seconds of training, the times between a run's sessions left out."""
         return self.earlier_seconds + time.perf_counter() - self.began
 
-    @property
-    def first_bad_step(self) -> int | None:
-        return int(self._first_bad_step) or None
+    def add_loss(self, loss: Tensor) -> None:
+        """Add a part of the present step's loss."""
+        self.part += loss
 
-    def add_loss(self, loss: Tensor, step: int) -> None:
-        """Add a part of the loss of ``step``, counted from 1."""
-        self.loss_sum += loss
-        self._first_bad_step += (~torch.isfinite(loss) & (self._first_bad_step == 0)) * step
+    def end_step(self, grad_norm: Tensor) -> Tensor:
+        """The present step's loss is complete; returns whether it or the gradient is no good, as 0 or 1 on the device.
 
-    def end_step(self) -> None:
-        self.steps += 1
+        Args:
+            grad_norm: of the whole gradient, before it was clipped.
+        """
+        # written so that it is not, rather than is, fulfilled by what is no number
+        healthy = (self.part <= self.limit) & torch.isfinite(grad_norm.to(self.part.device))
+        self.losses.append(self.part)
+        self.faulty.append((~healthy).float())
+        self.part = torch.zeros_like(self.part)
         self.timed_steps += 1
+        return self.faulty[-1]
 
-    def end_line(self) -> tuple[float, float]:
-        """The mean loss and the steps per second since the last line; a new line begins."""
-        loss = self.loss_sum.item() / self.steps
+    def find_faults(self) -> list[int]:
+        """Which of the steps since the last line were no good, counted from 0. Waits for the device."""
+        return torch.stack(self.faulty).nonzero().flatten().tolist() if self.faulty else []
+
+    def end_line(self) -> Line:
+        """What there is to write; a new line begins. Waits for the device, once."""
+        losses, faulty = torch.stack([torch.stack(self.losses), torch.stack(self.faulty)]).tolist()
         now = time.perf_counter()
         rate = self.timed_steps / (now - self.line_began)
-        self.loss_sum.zero_()
-        self.steps = self.timed_steps = 0
+        self.losses, self.faulty = [], []
+        self.timed_steps = 0
         self.line_began = now
-        return loss, rate
+        return Line(losses=losses, faulty=[bool(fault) for fault in faulty], steps_per_s=rate)
 
     @contextlib.contextmanager
     def untimed(self) -> Iterator[None]:
@@ -67,9 +103,12 @@ class Ledger:
             self.line_began += time.perf_counter() - began
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return {"steps": self.steps, "seconds": self.elapsed}, {"loss_sum": self.loss_sum.cpu()}
+        tensors = {"losses": self.losses, "faulty": self.faulty}
+        return {"seconds": self.elapsed}, {
+            name: torch.stack(values).cpu() if values else torch.zeros(0) for name, values in tensors.items()
+        }
 
     def restore(self, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self.loss_sum.copy_(tensors["loss_sum"])
-        self.steps = notes["steps"]
+        self.losses = list(tensors["losses"].to(self.part.device).unbind())
+        self.faulty = list(tensors["faulty"].to(self.part.device).unbind())
         self.earlier_seconds = notes["seconds"]

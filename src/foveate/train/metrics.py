@@ -3,47 +3,52 @@
 Every record has ``kind``, ``step``, ``tokens`` (trained on so far) and ``elapsed`` (seconds, of all sessions). One of
 kind ``train`` adds ``loss`` (nats per token, the mean since the record before), ``lr`` and ``grad_norm`` (before
 clipping) of its step, and ``tokens_per_s`` (validating and saving not counted); one of kind ``valid`` adds ``bpb``,
-``perplexity``, ``nll_per_token``, ``valid_tokens`` and ``valid_bytes``.
+``perplexity``, ``nll_per_token``, ``valid_tokens`` and ``valid_bytes``; one of kind ``skipped`` is a step whose loss or
+gradient was too bad to learn from, and adds ``loss`` and ``text``, what the step was to learn. A number that is none is
+``null``.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError
+from foveate.files import copy_atomically, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class Metrics:
-    """Appends records to ``metrics.jsonl``, after cutting off what a resumed run is going to write again.
+    """Appends records to ``metrics.jsonl``, which begins as a checkpoint left it.
 
     Args:
-        keep_bytes: how much of an existing file stands: its length when the checkpoint was saved; 0 for a new run.
+        checkpoint: the folder of the checkpoint that the run goes on from, which has its own copy; None for a new run.
     """
 
-    def __init__(self, run: Path, *, keep_bytes: int = 0, tensorboard: bool = False) -> None:
+    def __init__(self, run: Path, *, checkpoint: Path | None = None, tensorboard: bool = False) -> None:
         self.path = run / METRICS_FILE
-        self.file = self.path.open("ab")
-        if self.file.tell() > keep_bytes:
-            self.file.truncate(keep_bytes)
+        if checkpoint is None:
+            write_atomically(self.path, "")
+        else:
+            copy_atomically(checkpoint / METRICS_FILE, self.path)
+        self.file = self.path.open("ab", buffering=0)
         self.board = _open_board(run) if tensorboard else None
 
     def add(self, record: dict[str, Any]) -> None:
-        # one write per line: a reader never sees half a record unless the machine stops within it
-        self.file.write(json.dumps(record).encode() + b"\n")
-        self.file.flush()
+        # one write per line: a reader never sees half a record unless the machine or the disk stops within it
+        rest = memoryview(json.dumps(record).encode() + b"\n")
+        while rest:
+            rest = rest[self.file.write(rest) :]
         if self.board is not None:
             _draw(self.board, record)
 
-    def sync(self) -> int:
-        """Make every record so far durable; returns the file's length in bytes."""
-        os.fsync(self.file.fileno())
-        return os.fstat(self.file.fileno()).st_size
+    def save(self, checkpoint: Path) -> None:
+        """Copy every record so far into the folder of a checkpoint."""
+        shutil.copyfile(self.path, checkpoint / METRICS_FILE)
 
     def __enter__(self) -> Metrics:
         return self

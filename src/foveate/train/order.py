@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch.utils.data import Sampler
@@ -22,6 +23,10 @@ class ShuffledEpochs(Sampler[int]):
 
     def __len__(self) -> int:
         return self.draws
+
+    def part(self, start: int, count: int) -> list[int]:
+        """The draws from number ``start`` on, ``count`` of them."""
+        return list(islice(self, start, start + count))
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed)

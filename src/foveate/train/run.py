@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,22 @@ from foveate.data.documents import fingerprint
 from foveate.data.split import split_documents
 from foveate.data.tokenizer import load_tokenizer, make_tokenizer, vocabulary_size
 from foveate.errors import FoveateError
+from foveate.files import is_disk_full, write_atomically
 from foveate.loading import pick_device, quiet_transformers
-from foveate.loading.manifest import write_atomically
 from foveate.train.build import build_model, count_parameters, pick_dtype
-from foveate.train.checkpoint import Checkpoint, Checkpoints
+from foveate.train.checkpoint import FORMAT, Checkpoint, Checkpoints
 from foveate.train.display import Display
 from foveate.train.documents import Document, sample_documents
 from foveate.train.folder import export, holds_run, locked, make_room
 from foveate.train.memory import check_training_memory
 from foveate.train.metrics import Metrics, check_tensorboard, read_metrics
-from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
+from foveate.train.settings import (
+    CHANGEABLE_ON_RESUME,
+    FREE_ON_RESUME,
+    SETTINGS_FILE,
+    TrainSettings,
+    read_settings_file,
+)
 from foveate.train.signals import StopRequest
 from foveate.train.trainer import CausalTrainer
 
@@ -108,7 +115,7 @@ class _Session:
         self.settings = settings
         self.run = run
         self.on_record = on_record
-        self.checkpoints = Checkpoints(run, keep=settings.keep)
+        self.checkpoints = Checkpoints(run, keep=settings.keep, keep_best=settings.keep_best)
         self.display = Display(settings.steps, settings.tokens_per_step)
 
     def go(self, *, resuming: bool = False) -> RunResult:
@@ -129,9 +136,10 @@ class _Session:
         documents = self._documents(tokenizer)
         model = self._model(tokenizer)
         stop = StopRequest(self.display.note)
-        keep_bytes = 0 if checkpoint is None else checkpoint.notes["metrics_bytes"]
+        came_from = None if checkpoint is None else checkpoint.path
         with (
-            Metrics(self.run, keep_bytes=keep_bytes, tensorboard=self.settings.tensorboard) as metrics,
+            self._disk_full_in_one_line(),
+            Metrics(self.run, checkpoint=came_from, tensorboard=self.settings.tensorboard) as metrics,
             quiet_transformers(),
             self.display,
             stop,
@@ -150,7 +158,7 @@ class _Session:
                 on_step=self.display.on_step,
                 stop=stop,
             )
-            trainer.run(None if checkpoint is None else checkpoint.path)
+            trainer.run(came_from)
         return self._conclude(trainer, stop)
 
     def _conclude(self, trainer: CausalTrainer, stop: StopRequest) -> RunResult:
@@ -172,19 +180,49 @@ class _Session:
         self.display.on_record(record)
         self.on_record(record)
 
+    @contextlib.contextmanager
+    def _disk_full_in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise FoveateError(f"no space left in {self.run}{self.checkpoints.way_back()}") from None
+
     def _find_checkpoint(self) -> Checkpoint | None:
-        if self.checkpoints.clear_unfinished():
-            self.display.note("removed a checkpoint that was being written when the run was stopped")
-        checkpoint = self.checkpoints.newest_whole(self.display.note)
+        note = self.display.note
+        for name in self.checkpoints.clear_unfinished():
+            note(f"cleared away an unfinished {name}, which was being written or removed when the run ended")
+        checkpoint = self.checkpoints.newest_whole(note)
         if checkpoint is None:
-            self.display.note(f"{self.run} has no checkpoint yet; starting at the first step")
-        else:
-            if checkpoint.step > self.settings.steps:
-                done = checkpoint.step * self.settings.tokens_per_step
-                raise FoveateError(f"--tokens: {self.run} has been trained on {done:,} already; give more")
-            self.display.note(f"resuming from {checkpoint.path}")
-            self.checkpoints.prune()
+            note(f"{self.run} has no checkpoint yet; starting at the first step")
+            return None
+        if checkpoint.notes["format"] != FORMAT:
+            raise FoveateError(f"{checkpoint.path} was saved by another version of foveate; resume it with that one")
+        if checkpoint.step > self.settings.steps:
+            done = checkpoint.step * self.settings.tokens_per_step
+            raise FoveateError(f"--tokens: {self.run} has been trained on {done:,} already; give more")
+        self._check_settings(checkpoint)
+        for name, version in _versions().items():
+            if version != checkpoint.notes["versions"][name]:
+                was = checkpoint.notes["versions"][name]
+                note(f"{name} was {was} and is {version}: the run goes on, but may differ in its last bits")
+        self.checkpoints.scores = {
+            record["step"]: record["bpb"] for record in read_metrics(checkpoint.path) if record["kind"] == "valid"
+        }
+        self.checkpoints.prune()
         return checkpoint
+
+    def _check_settings(self, checkpoint: Checkpoint) -> None:
+        """The run's settings are a file that anyone can edit; a checkpoint knows what it was trained with."""
+        trained_with = TrainSettings(**read_settings_file(checkpoint.path / SETTINGS_FILE))
+        for option in fields(TrainSettings):
+            mine, its = getattr(self.settings, option.name), getattr(trained_with, option.name)
+            if mine != its and option.name not in FREE_ON_RESUME + CHANGEABLE_ON_RESUME:
+                raise FoveateError(
+                    f"{self.run / SETTINGS_FILE} says {option.name}: {mine!r}, but {checkpoint.path.name} was trained "
+                    f"with {its!r}; change it back to resume"
+                )
 
     def _tokenizer(self, checkpoint: Checkpoint | None) -> PreTrainedTokenizerBase:
         if checkpoint is not None:

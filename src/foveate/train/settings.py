@@ -22,19 +22,23 @@ from foveate.spec import EXPANDINGS, FULL, POOLINGS, HierarchySpec
 
 SETTINGS_FILE = "foveate.yaml"
 
-# what --resume may change: the first changes nothing that is computed, the second is meant to
+# what --resume may change: the first changes nothing that is computed but its rounding, the second is meant to
 FREE_ON_RESUME = (
     "out",
     "save_every",
     "keep",
+    "keep_best",
     "log_every",
     "eval_every",
     "eval_tokens",
     "tensorboard",
     "workers",
     "device",
+    "parallel",
+    "accumulate",
+    "gradient_checkpointing",
 )
-CHANGEABLE_ON_RESUME = ("tokens", "lr", "final_lr")
+CHANGEABLE_ON_RESUME = ("tokens", "lr", "final_lr", "on_nan")
 
 
 def _count(value: Any) -> int:
@@ -147,6 +151,13 @@ class TrainSettings:
     warmup: float = _option(0.05, _number(0, 1e9), "training", "warm-up steps; below 1, a fraction of the steps")
     weight_decay: float = _option(0.1, _number(0, 10), "training", "of matrices; norms and embeddings have none", "X")
     seed: int = _option(0, _whole, "training", "of the weights and of the order of the data")
+    on_nan: str = _option(
+        "stop",
+        _choice("stop", "skip"),
+        "training",
+        "at a loss that explodes or is no number: stop, or skip the step",
+        "stop|skip",
+    )
     dtype: str = _option(
         "auto", _choice("auto", "fp32", "bf16"), "training", "auto, fp32 or bf16 (autocast; weights stay fp32)", "T"
     )
@@ -154,11 +165,19 @@ class TrainSettings:
     out: str = _option("runs/foveate", _text, "run directory", "the run directory", "DIR")
     save_every: int | None = _option(None, _count, "run directory", "steps between checkpoints (default: a tenth)")
     keep: int = _option(2, _count, "run directory", "checkpoints to keep, the newest ones")
+    keep_best: bool = _option(True, _flag, "run directory", "keep that of the best validation too (default)")
     log_every: int | None = _option(None, _count, "run directory", "steps per line of metrics.jsonl")
     eval_every: int | None = _option(None, _count, "run directory", "steps between validations (default: a tenth)")
     eval_tokens: int | None = _option(None, _count, "run directory", "validation tokens to score each time")
     tensorboard: bool = _option(False, _flag, "run directory", "write TensorBoard event files too")
     workers: int = _option(0, _whole, "run directory", "processes that read data; 0 is best for files on disk")
+    parallel: str = _option(
+        "ddp",
+        _choice("ddp", "fsdp"),
+        "run directory",
+        "of several processes, under torchrun: each has the model (ddp) or a part of it (fsdp)",
+        "ddp|fsdp",
+    )
     device: str = _option("auto", _choice("auto", "cpu", "cuda", "mps"), "run directory", "auto, cpu, cuda or mps", "D")
 
     def __post_init__(self) -> None:

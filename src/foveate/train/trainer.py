@@ -12,18 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from foveate.data.corpus import Blocks
 from foveate.errors import FoveateError
 from foveate.train.build import decayed_parameters
 from foveate.train.checkpoint import Checkpoints
+from foveate.train.distributed import World
 from foveate.train.documents import Document
 from foveate.train.evaluate import evaluate
 from foveate.train.ledger import Ledger
 from foveate.train.metrics import Metrics
 from foveate.train.order import ShuffledEpochs
+from foveate.train.parallel import ParallelTrainer
 from foveate.train.schedule import rate, warmup_steps
 from foveate.train.settings import SETTINGS_FILE, TrainSettings
 from foveate.train.state import (
@@ -36,8 +39,12 @@ from foveate.train.state import (
     save_process,
 )
 
+LOSS_LIMIT = 2.0  # a loss above so many times that of guessing has exploded; an untrained model's is that of guessing
+MAX_SKIPPED = 20  # steps in a row, after which skipping does not help
+SHOWN_SEQUENCES = 3
 
-class CausalTrainer(Trainer):
+
+class CausalTrainer(ParallelTrainer):
     """Trains a causal language model by ``settings``, which must be resolved.
 
     Args:
@@ -55,15 +62,17 @@ class CausalTrainer(Trainer):
         tokenizer: PreTrainedTokenizerBase,
         settings: TrainSettings,
         device: torch.device,
-        data: Dataset[Any],
+        data: Blocks,
         documents: Sequence[Document],
         checkpoints: Checkpoints,
-        metrics: Metrics,
+        metrics: Metrics | None,
         notes: Mapping[str, Any],
         on_record: Callable[[dict[str, Any]], None],
         on_step: Callable[[int], None],
         stop: Callable[[], bool],
+        world: World,
     ) -> None:
+        self.world = world
         self.settings = settings
         self.causal_model = model
         self.tokenizer = tokenizer
@@ -75,11 +84,12 @@ class CausalTrainer(Trainer):
         self.on_record = on_record
         self.on_step = on_step
         self.stop = stop
-        self.ledger = Ledger(device)
+        self.ledger = Ledger(device, limit=LOSS_LIMIT * math.log(max(2, model.config.vocab_size)))
+        self.skipped_in_a_row = 0
         self.evaluation_due = False
         super().__init__(
             model=model,
-            args=_arguments(settings, device),
+            args=_arguments(settings, device, world),
             processing_class=tokenizer,
             train_dataset=data,
             data_collator=stack,
@@ -93,6 +103,7 @@ class CausalTrainer(Trainer):
             notes, tensors = read_process(checkpoint / process_file(self.args.process_index))
             self.ledger.restore(notes["ledger"], tensors)
             self.evaluation_due = notes["evaluation_due"]
+            self.skipped_in_a_row = notes["skipped_in_a_row"]
         with contextlib.suppress(_StopEvaluationError):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
@@ -102,10 +113,9 @@ class CausalTrainer(Trainer):
 
     # what is computed
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        size = len(self.data)  # type: ignore[arg-type]
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> ShuffledEpochs:
         draws = self.settings.steps * self.settings.batch
-        return ShuffledEpochs(size=size, draws=draws, seed=self.settings.seed)
+        return ShuffledEpochs(size=len(self.data), draws=draws, seed=self.settings.seed)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         return decayed_parameters(model)
@@ -129,8 +139,16 @@ class CausalTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
-        self.ledger.add_loss(loss, self.state.global_step + 1)
+        self.ledger.add_loss(loss)
         return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip the gradient of a step; if the step is faulty, its update is not made, which the device alone decides."""
+        norm = super()._clip_grad_norm(model)
+        faulty = self.ledger.end_step(norm)
+        # what a GradScaler tells a fused optimizer: with 1 it changes neither weights nor its own state
+        self.optimizer.optimizer.found_inf = faulty
+        return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # it would walk all parameters at every step for a number that nothing here uses
@@ -140,23 +158,26 @@ class CausalTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:  # the summary at the end of train()
             return
-        self.check_finite()
-        loss, steps_per_s = self.ledger.end_line()
-        self.record(
-            "train",
-            {
-                "loss": loss,
-                "lr": logs["learning_rate"],
-                "grad_norm": logs["grad_norm"],
-                "tokens_per_s": round(steps_per_s * self.settings.tokens_per_step, 1),
-            },
-        )
+        line = self.ledger.end_line()
+        first = self.state.global_step - len(line.losses) + 1
+        for step, (loss, faulty) in enumerate(zip(line.losses, line.faulty, strict=True), first):
+            self._note_step(step, loss, faulty)
+        if line.loss is not None:
+            self.record(
+                "train",
+                {
+                    "loss": line.loss,
+                    "lr": logs["learning_rate"],
+                    "grad_norm": logs["grad_norm"],
+                    "tokens_per_s": round(line.steps_per_s * self.settings.tokens_per_step, 1),
+                },
+            )
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
         self._end_here_if_told()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validate, unless told to stop: then the checkpoint says it is due, and the resumed run begins with it."""
-        self.check_finite()
+        self.check_steps()
         self.evaluation_due = True
         values: dict[str, float] = {}
         with self.ledger.untimed(), contextlib.suppress(_StopEvaluationError):
@@ -172,6 +193,7 @@ class CausalTrainer(Trainer):
                 raise self._broken(f"validation gave no number at step {self.state.global_step}")
             self.evaluation_due = False
             values = {"bpb": result.bpb, "perplexity": result.perplexity, "nll_per_token": result.nll_per_token}
+            self.checkpoints.scores[self.state.global_step] = result.bpb
             self.record("valid", {**values, "valid_tokens": result.tokens, "valid_bytes": result.bytes})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
         self._end_here_if_told()
@@ -186,34 +208,58 @@ class CausalTrainer(Trainer):
         if self.stop():
             raise _StopEvaluationError
 
-    def record(self, kind: str, values: Mapping[str, Any]) -> None:
-        step = self.state.global_step
+    def record(self, kind: str, values: Mapping[str, Any], *, step: int | None = None) -> None:
+        step = self.state.global_step if step is None else step
         tokens = step * self.settings.tokens_per_step
-        record = {"kind": kind, "step": step, "tokens": tokens, **values, "elapsed": round(self.ledger.elapsed, 2)}
-        self.metrics.add(record)
-        self.on_record(record)
+        known = {name: None if _is_no_number(value) else value for name, value in values.items()}
+        record = {"kind": kind, "step": step, "tokens": tokens, **known, "elapsed": round(self.ledger.elapsed, 2)}
+        if self.metrics is not None:
+            self.metrics.add(record)
+            self.on_record(record)
 
-    def check_finite(self) -> None:
-        """Raise a ``FoveateError`` if the loss has been other than a number: nothing of it must be saved."""
-        step = self.ledger.first_bad_step
-        if step is not None:
-            raise self._broken(f"the loss was not a finite number at step {step}")
+    def check_steps(self) -> None:
+        """Raise a ``FoveateError`` if the run is to stop for a step since the last line: nothing must be saved."""
+        faults = self.ledger.find_faults() if self.settings.on_nan == "stop" else []
+        if faults:
+            count = len(self.ledger.losses)
+            self._note_step(self.state.global_step - count + 1 + faults[0], self.ledger.losses[faults[0]].item(), True)
 
-    def _broken(self, what: str) -> FoveateError:
+    def _note_step(self, step: int, loss: float, faulty: bool) -> None:
+        if not faulty:
+            self.skipped_in_a_row = 0
+            return
+        self.skipped_in_a_row += 1
+        text = self._text_of(step)
+        if self.settings.on_nan == "stop" or self.skipped_in_a_row >= min(MAX_SKIPPED, self.settings.steps):
+            what = "the gradient was not a finite number" if loss <= self.ledger.limit else f"the loss was {loss:.4g}"
+            in_a_row = f", the last of {self.skipped_in_a_row} such in a row" if self.skipped_in_a_row > 1 else ""
+            more = f" and {len(text) - SHOWN_SEQUENCES} more" if len(text) > SHOWN_SEQUENCES else ""
+            batch = f"{', '.join(text[:SHOWN_SEQUENCES])}{more}"
+            raise self._broken(f"{what} at step {step}{in_a_row}, on {batch}", skip=not in_a_row)
+        self.record("skipped", {"loss": loss, "text": text}, step=step)
+
+    def _text_of(self, step: int) -> list[str]:
+        batch = self.settings.batch
+        return [self.data.where(index) for index in self._get_train_sampler().part((step - 1) * batch, batch)]
+
+    def _broken(self, what: str, *, skip: bool = False) -> FoveateError:
         peak = self.settings.lr or 0.0
         steps = self.checkpoints.steps()
+        skipping = ", or leave such steps out with --on-nan skip" if skip else ""
         if not steps:
-            return FoveateError(f"{what}, and nothing was saved before; start again with a lower --lr than {peak:g}")
+            return FoveateError(
+                f"{what}; nothing was saved before: start again with a lower --lr than {peak:g}{skipping}"
+            )
         return FoveateError(
             f"{what}; {self.checkpoints.path(steps[0])} is from before: go on from it more slowly with "
-            f"foveate train --resume {self.checkpoints.run} --lr {peak / 2:.2g}"
+            f"foveate train --resume {self.checkpoints.run} --lr {peak / 2:.2g}{skipping}"
         )
 
     # checkpoints
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.check_finite()
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.causal_model.parameters()):
+        self.check_steps()
+        if not self.weights_are_finite():
             raise self._broken(f"weights are not finite numbers any more at step {self.state.global_step}")
         with self.ledger.untimed(), self.checkpoints.writing(self.state.global_step) as (folder, notes):
             run, self.args.output_dir = self.args.output_dir, str(folder.parent)
@@ -223,7 +269,8 @@ class CausalTrainer(Trainer):
                 self.args.output_dir = run
             (folder / "training_args.bin").unlink()  # a pickle of what foveate.yaml says
             (folder / SETTINGS_FILE).write_text(self.settings.to_yaml(), encoding="utf-8")
-            notes.update(self.notes, metrics_bytes=self.metrics.sync())
+            self.metrics.save(folder)
+            notes.update(self.notes)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         save_optimizer(Path(output_dir) / OPTIMIZER_FILE, self.optimizer, self.lr_scheduler)
@@ -234,7 +281,11 @@ class CausalTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         ledger, tensors = self.ledger.state()
-        notes = {"ledger": ledger, "evaluation_due": self.evaluation_due}
+        notes = {
+            "ledger": ledger,
+            "evaluation_due": self.evaluation_due,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
         save_process(Path(output_dir) / process_file(self.args.process_index), notes, tensors)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -261,7 +312,6 @@ class _Schedule(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer, settings, step = self.trainer, self.trainer.settings, state.global_step
-        trainer.ledger.end_step()
         trainer.on_step(step)
         last = step >= settings.steps
         stopping = trainer.stop()
@@ -269,6 +319,10 @@ class _Schedule(TrainerCallback):
         control.should_evaluate = bool(trainer.documents) and (last or step % settings.eval_every == 0)
         control.should_save = last or stopping or step % settings.save_every == 0
         control.should_training_stop = last or stopping
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def stack(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -279,11 +333,11 @@ def stack(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {"input_ids": ids_BT, "labels": torch.stack([item["labels"] for item in items])}
 
 
-def _arguments(settings: TrainSettings, device: torch.device) -> TrainingArguments:
+def _arguments(settings: TrainSettings, device: torch.device, world: World) -> TrainingArguments:
     args = TrainingArguments(
         output_dir=settings.out,
         max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch // settings.accumulate,
+        per_device_train_batch_size=-(-settings.batch // (settings.accumulate * world.size)),
         gradient_accumulation_steps=settings.accumulate,
         activation_checkpointing=settings.gradient_checkpointing,
         learning_rate=settings.lr or 0.0,
