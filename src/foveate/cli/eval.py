@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=count, metavar="N", help="windows computed at once (default: by memory)")
     parser.add_argument("--tokens", type=count, metavar="N", help="stop at so many tokens, for a quick look")
-    parser.add_argument("--dtype", default="fp32", metavar="T", help="of the weights: fp32, bf16 (default: fp32)")
+    parser.add_argument("--dtype", default="fp32", metavar="T", help="fp32, bf16, or int8 on a CPU (default: fp32)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="JSON on standard output: one object, or one for each task")
     tasks = parser.add_argument_group("tasks of lm-eval (pip install 'foveate[eval]')")
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from foveate.loading import load
+    from foveate.loading.decoding import load_for_decoding
     from foveate.train.evaluate import check_context, evaluate
 
     settings = _run_settings(Path(args.model))
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         raise FoveateError("--tasks and --data exclude one another: tasks name their own data")
     if not args.tasks and not args.data and settings is None:
         raise FoveateError(f"--data is missing: {args.model} is not a run directory that could know what it held out")
-    model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
+    model, tokenizer = load_for_decoding(args.model, device=args.device, dtype=args.dtype)
     context = args.context or (settings.context if settings else None)
     if context is None:
         context = min(DEFAULT_CONTEXT, getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT)

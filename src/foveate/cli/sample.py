@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, metavar="N", help="the same seed, the same text (default: another each time)"
     )
-    parser.add_argument("--dtype", default="fp32", metavar="T", help="of the weights: fp32, bf16 (default: fp32)")
+    parser.add_argument("--dtype", default="fp32", metavar="T", help="fp32, bf16, or int8 on a CPU (default: fp32)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output, when it is done")
 
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> None:
     if not prompt:
         raise FoveateError("the prompt is empty; write for example --prompt 'Once upon a time'")
 
-    from foveate.loading import load
+    from foveate.loading.decoding import load_for_decoding
     from foveate.train.sample import sample
 
-    model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
+    model, tokenizer = load_for_decoding(args.model, device=args.device, dtype=args.dtype)
     screen = _Screen(prompt)
     reading = _Reading()
     try:

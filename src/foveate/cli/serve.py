@@ -31,16 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context", type=length, metavar="N", help="longest text, prompt and answer (default: the model's positions)"
     )
-    parser.add_argument("--dtype", default="fp32", metavar="T", help="of the weights: fp32, bf16 (default: fp32)")
+    parser.add_argument("--dtype", default="fp32", metavar="T", help="fp32, bf16, or int8 on a CPU (default: fp32)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
 
 
 def run(args: argparse.Namespace) -> None:
     from foveate import serve
-    from foveate.loading import load
+    from foveate.loading.decoding import load_for_decoding
     from foveate.train.evaluate import position_limit
 
-    model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
+    model, tokenizer = load_for_decoding(args.model, device=args.device, dtype=args.dtype)
     name = args.name or Path(args.model).resolve().name
     context = args.context or position_limit(model) or ANY_LENGTH
     bound = serve.listen(args.host, args.port)
