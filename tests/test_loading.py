@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, LlamaConfig
 
 from foveate.data.tokenizer import make_tokenizer
 from foveate.errors import FoveateError
-from foveate.loading import load
+from foveate.loading import load, model_folder
 from foveate.loading.manifest import write_manifest
 
 
@@ -168,3 +169,17 @@ def test_an_unfinished_run_gives_its_newest_whole_checkpoint(folder) -> None:
         FoveateError, match=r"no whole checkpoint: checkpoint-10: model.*; checkpoint-5: config.json is"
     ):
         load(run)
+
+
+def test_a_run_killed_while_its_model_was_put_in_place_gives_its_checkpoint(folder) -> None:
+    run = folder.parent / "run"
+    checkpoint = run / "checkpoint-3"
+    shutil.copytree(folder, checkpoint)
+    (checkpoint / "foveate.yaml").write_text("hidden: 16")
+    write_manifest(checkpoint, {"step": 3})
+    for name in ("config.json", "foveate.yaml"):
+        shutil.copy(checkpoint / name, run)
+    assert model_folder(run) == checkpoint
+    (checkpoint / "manifest.json").unlink()
+    with pytest.raises(FoveateError, match=r"checkpoint-3 is damaged: manifest\.json is missing"):
+        load(checkpoint)

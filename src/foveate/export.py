@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError
+from foveate.files import is_disk_full, replacing_folder
 from foveate.hf import remote_code
 from foveate.loading import load, quiet_transformers
 from foveate.train.metrics import read_metrics
@@ -30,7 +32,7 @@ def export(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
         dtype: of the weights: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for what the run has.
 
     Raises:
-        FoveateError: ``run`` is not a Foveate model, or ``out`` exists.
+        FoveateError: ``run`` is not a Foveate model, ``out`` exists, or the disk is full.
     """
     run, out = Path(run).expanduser(), Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -38,21 +40,19 @@ def export(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
     model, tokenizer = load(run, device="cpu", dtype=dtype)
     if model.config.model_type != "foveate":
         raise FoveateError(f"{run} holds a {model.config.model_type}, which every installation loads; just copy it")
-    beside = out.with_name(f".{out.name}.exporting")
-    shutil.rmtree(beside, ignore_errors=True)
+    model.config.auto_map = AUTO_MAP
     try:
-        beside.mkdir(parents=True)
-        model.config.auto_map = AUTO_MAP
-        with quiet_transformers():
+        with replacing_folder(out) as beside, quiet_transformers():
             model.save_pretrained(beside)
             tokenizer.save_pretrained(beside)
-        shutil.copyfile(remote_code.__file__, beside / REMOTE_FILE)
-        (beside / "README.md").write_text(model_card(model, run, out.name), encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        beside.replace(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            shutil.copyfile(remote_code.__file__, beside / REMOTE_FILE)
+            (beside / "README.md").write_text(model_card(model, run, out.name), encoding="utf-8")
+    except Exception as error:
+        if is_disk_full(error):
+            raise FoveateError(f"--out: no space left for {out}; free some or write elsewhere") from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+            raise FoveateError(f"--out: {out} exists; choose a new folder") from None
+        raise
     return out
 
 

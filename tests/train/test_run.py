@@ -72,7 +72,7 @@ def test_leaves_a_complete_model(undisturbed) -> None:
     assert tokenizer("ab")["input_ids"] == [97, 98]
     ours, _ = load(run, device="cpu")
     ids = torch.tensor([[256, 97, 98, 99]])
-    assert torch.equal(ours(ids).logits, model(ids).logits)
+    torch.testing.assert_close(ours(ids).logits, model(ids).logits)  # load keeps weights in another order
 
     records = read_metrics(run)
     assert [(record["kind"], record["step"]) for record in records] == [
@@ -269,7 +269,7 @@ def test_a_loss_that_is_no_number_or_explodes_stops_before_it_is_saved(settings,
 
 def test_the_checkpoint_after_a_bad_step_is_not_written(settings, monkeypatch) -> None:
     spoil(monkeypatch, 5)
-    with pytest.raises(FoveateError, match="the loss was nan at step 5, .*; nothing was saved before"):
+    with pytest.raises(FoveateError, match=r"the loss was nan at step 5, .*; nothing was saved before"):
         train(settings)
     assert not list(Path(settings.out).glob("checkpoint-*"))
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, first_line, shown
+from foveate.limits import check_counts, read_json
 from foveate.loading.manifest import MANIFEST, checkpoint_steps, find_damage
-from foveate.loading.weights import check_weights
+from foveate.loading.weights import Weights, check_gguf, check_redirections, check_weights
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["load", "model_folder", "pick_device", "quiet_transformers"]
+
+SETTINGS_FILE = "foveate.yaml"  # of a run, as train writes it
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -42,9 +44,9 @@ def load(
         model, tokenizer = _load_gguf(Path(path), read_dtype(dtype))
     else:
         folder = model_folder(path)
+        weights = check_weights(folder)
         config = _read_config(folder)
-        check_weights(folder)
-        model = _load_model(folder, config, read_dtype(dtype))
+        model = _load_model(folder, config, weights, read_dtype(dtype))
         with quiet_transformers():
             tokenizer = load_tokenizer(folder)
     place: Any = pick_device(device or "auto")  # Any: transformers' stubs hide what Module.to takes
@@ -60,9 +62,12 @@ def model_folder(path: str | Path) -> Path:
     if not folder.is_dir():
         raise FoveateError(f"there is no model at {path}: {'it is a file' if folder.exists() else 'no such directory'}")
     if not (folder / MANIFEST).exists():
-        if (folder / "config.json").exists():
+        ours, has_model = (folder / SETTINGS_FILE).exists(), (folder / "config.json").exists()
+        if has_model and not ours:
             return folder
-        return _newest_checkpoint(folder)
+        # a run whose finished model was being put in place when it was killed has checkpoints; a checkpoint has none
+        if not has_model or checkpoint_steps(folder):
+            return _newest_checkpoint(folder)
     damage = find_damage(folder, checksums=False)
     if damage is not None:
         raise FoveateError(f"the model {path} is damaged: {damage}")
@@ -79,41 +84,59 @@ def _newest_checkpoint(run: Path) -> Path:
         damages.append(f"{folder.name}: {damage}")
     if damages:
         raise FoveateError(f"the run {run} is unfinished and has no whole checkpoint: {'; '.join(damages)}")
-    if (run / "foveate.yaml").exists():
+    if (run / SETTINGS_FILE).exists():
         raise FoveateError(f"the run {run} has no checkpoint yet; train it further with foveate train --resume {run}")
     raise FoveateError(f"{run} is not a model: it has no config.json")
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    try:
-        given = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = given["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FoveateError(f"{folder / 'config.json'} is not a model's configuration: {_first_line(error)}") from None
+    path = folder / "config.json"
+    given = read_json(path)
+    kind = given.get("model_type") if isinstance(given, dict) else None
+    if not isinstance(kind, str):
+        raise FoveateError(f"{path} is not a model's configuration: it has no 'model_type'")
+    _check_settings(given, path)
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except FoveateError:
-        raise
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except FoveateError as error:
+        raise FoveateError(f"{path}: {error}") from None
     except Exception as error:  # of which kind depends on the model's configuration class
         raise FoveateError(
-            f"{folder} is of model type {kind!r}, which cannot be loaded without code of its own: {_first_line(error)}"
+            f"{folder} is of model type {shown(kind)}, which cannot be loaded without code of its own: "
+            f"{first_line(error)}"
         ) from None
     known: Any = AutoModelForCausalLM._model_mapping.get(type(config), ())
     names = {model.__name__ for model in (known if isinstance(known, tuple) else (known,))}
-    architectures = config.architectures or list(names)
-    if not names & set(architectures):
-        raise FoveateError(f"{folder} holds a {(*architectures, kind)[0]}, which is not a causal language model")
+    architectures = given.get("architectures") or list(names)
+    if not isinstance(architectures, list) or not any(name in names for name in architectures):
+        holds = (*architectures, kind)[0] if isinstance(architectures, list) else architectures
+        raise FoveateError(f"{folder} holds a {holds:.80}, which is not a causal language model")
     return config
 
 
-def _load_model(folder: Path, config: PreTrainedConfig, dtype: Any) -> PreTrainedModel:
+def _check_settings(given: dict[str, Any], path: Path) -> None:
+    """Refuse what no library should be let at: numbers they count to, and names of other files, or of code."""
+    check_counts(given, path)
+    for settings in (given, *(value for value in given.values() if isinstance(value, dict))):
+        for name in ("transformers_weights", "fusion_config", "distributed_config"):
+            if settings.get(name) is not None:
+                raise FoveateError(f"{path} sets {name}; save the model again with save_pretrained()")
+        for name in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+            if "/" in str(settings.get(name)):  # a kernel on the hub, which is code
+                raise FoveateError(f"{path}: {name} is {shown(settings[name])}, which is code from elsewhere")
+
+
+def _load_model(folder: Path, config: PreTrainedConfig, weights: Weights, dtype: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
+    from foveate.loading.building import bounded
+
+    quantized = getattr(config, "quantization_config", None) is not None
     try:
-        with quiet_transformers():
+        with quiet_transformers(), bounded(folder, weights, quantized=quantized):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
@@ -123,8 +146,10 @@ def _load_model(folder: Path, config: PreTrainedConfig, dtype: Any) -> PreTraine
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise FoveateError(f"the model {folder} cannot be loaded: {_first_line(error)}") from None
+    except FoveateError:
+        raise
+    except Exception as error:  # of which kind depends on the model's class
+        raise FoveateError(f"the model {folder} cannot be loaded: {first_line(error)}") from None
     model, report = loaded
     if report["missing_keys"]:
         names = sorted(report["missing_keys"])
@@ -133,18 +158,26 @@ def _load_model(folder: Path, config: PreTrainedConfig, dtype: Any) -> PreTraine
 
 
 def _load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
-    if not path.is_file():
-        raise FoveateError(f"there is no model at {path}: no such file")
+    from foveate.loading.building import bounded
+
+    weights = check_gguf(path)
+    check_redirections(path.parent)
+    safely: Any = {"gguf_file": path.name, "trust_remote_code": False, "local_files_only": True}
     try:
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            given, _ = PreTrainedConfig.get_config_dict(path.parent, gguf_file=path.name, local_files_only=True)
+            _check_settings(given, path)
+            with bounded(path, weights, quantized=True):
+                model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, **safely)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, **safely)
+    except FoveateError:
+        raise
     except ImportError:
         raise FoveateError("reading .gguf files takes one more package: pip install gguf") from None
     except Exception as error:  # of which kind depends on where the file is damaged
-        raise FoveateError(f"{path} cannot be loaded: {_first_line(error)}") from None
+        raise FoveateError(f"{path} cannot be loaded: {first_line(error)}") from None
     return model, tokenizer
 
 
@@ -194,9 +227,3 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"it has no {error}"
-    return str(error).strip().partition("\n")[0] or type(error).__name__
