@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from foveate.errors import FoveateError
+from foveate.report.figures import COLOURS, INK
 from foveate.report.files import check_folder, write_report
 from foveate.report.page import page
-from foveate.report.plots import COLOURS, INK, colour, plots
+from foveate.report.plots import colour, plots
 from foveate.report.results import Results
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}

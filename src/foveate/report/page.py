@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from foveate.report.plots import Plot, colour
+from foveate.report.figures import Plot
+from foveate.report.plots import colour
 from foveate.report.results import Record, Results
 from foveate.report.tables import Row, headline, rows
 from foveate.report.units import data_size

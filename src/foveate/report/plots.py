@@ -5,12 +5,12 @@ Lines and bars are labelled where they are, in the colour of their model; there 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from foveate.report.figures import COLOURS, INK, STYLE, WIDTH, Plot, as_png, as_svg, new_figure
 from foveate.report.results import Record, Results
 from foveate.report.units import data_size, quantity
 
@@ -18,30 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#7d8590", "#2f81f7", "#d9822b", "#3f9c5a", "#a371c9", "#c0504d")  # seen on white and on black alike
-INK = "#1b1f24"  # in the SVG replaced by the text colour of the page
-PAPER = "#ffffff"
-WIDTH = 7.4  # inches
 LABEL_WIDTH, LABEL_HEIGHT = 0.35, 0.085  # of the axes
 WIDEST_LINEAR = 32  # longest context by shortest; wider ranges are drawn on logarithmic axes
 SHADES = {"full": 1.0, "window": 0.65, "fovea": 0.4}  # of a layer, by its attention
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "foveate",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +31,6 @@ class _End:
     y: float
     text: str
     colour: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A figure, its file name without ending, and what it shows in a sentence."""
-
-    name: str
-    caption: str
-    svg: str
-    png: bytes
 
 
 def plots(results: Results) -> list[Plot]:
@@ -78,7 +47,7 @@ def plots(results: Results) -> list[Plot]:
         ):
             figure = draw(results)
             if figure is not None:
-                drawn.append(Plot(name=name, caption=caption, svg=_svg(figure), png=_png(figure)))
+                drawn.append(Plot(name=name, caption=caption, svg=as_svg(figure), png=as_png(figure)))
     return drawn
 
 
@@ -88,35 +57,12 @@ def colour(results: Results, name: str) -> str:
     return COLOURS[at] if at < len(COLOURS) else COLOURS[1 + (at - 1) % (len(COLOURS) - 1)]
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    # not pyplot: nothing global, no display
-    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
-
-
-def _svg(figure: Figure) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = file.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    style = "<style>.figure{color:#1b1f24}@media(prefers-color-scheme:dark){.figure{color:#e6edf3}}</style>"
-    head, tag_end, body = text.partition(">")
-    return f'{head} class="figure" role="img"{tag_end}{style}{body}'
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160, facecolor=PAPER)
-    return file.getvalue()
-
-
 def _walks(results: Results) -> Figure:
     from matplotlib.patches import Rectangle
 
     models = results.all("model")
     strides = [sorted({run["stride"] for run in model["runs"]}) for model in models]
-    figure = _figure(WIDTH, 0.45 + 0.5 * len(models) + 0.26 * sum(map(len, strides)))
+    figure = new_figure(WIDTH, 0.45 + 0.5 * len(models) + 0.26 * sum(map(len, strides)))
     axes = figure.subplots(len(models), 1, squeeze=False, height_ratios=[len(levels) for levels in strides])[:, 0]
     deepest = max(model["layers"] for model in models)
     for ax, model, levels in zip(axes, models, strides, strict=True):
@@ -149,7 +95,7 @@ def _learning(results: Results) -> Figure | None:
         return None
     # training loss is per token, which does not compare across tokenizers, but is all there may be
     kind, key = ("valid", "bpb") if all(curve["valid"]["bpb"] for curve in curves) else ("train", "loss")
-    figure = _figure(WIDTH, 2.7)
+    figure = new_figure(WIDTH, 2.7)
     left, right = figure.subplots(1, 2, sharey=True)
     units = "bits per byte, held out" if key == "bpb" else "training loss, nats per token"
     for ax, x, label in ((left, "tokens", "tokens trained on"), (right, "seconds", "seconds of training")):
@@ -234,7 +180,7 @@ def _costs(results: Results) -> Figure | None:
     columns = 2
     lines = math.ceil(len(panels) / columns)
     models = len(results.names)
-    figure = _figure(WIDTH, lines * (0.55 + 0.27 * models))
+    figure = new_figure(WIDTH, lines * (0.55 + 0.27 * models))
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
@@ -268,7 +214,7 @@ def _growth(results: Results) -> Figure | None:
     contexts = results.decode_contexts
     if len(contexts) < 2:
         return None
-    figure = _figure(WIDTH, 2.7)
+    figure = new_figure(WIDTH, 2.7)
     left, right = figure.subplots(1, 2)
     ends: dict[str, list[_End]] = {"ms_per_token": [], "state_bytes": []}
     for name in results.names:
