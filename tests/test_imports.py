@@ -19,6 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # a part may import those it names and what they in turn may import
 PARTS = {
     "errors": set(),
+    "limits": {"errors"},
     "files": set(),
     "progress": set(),
     "spec": {"errors"},
@@ -27,8 +28,8 @@ PARTS = {
     "shape": {"presets"},
     "cost": {"spec"},
     "model": {"spec"},
-    "hf": {"model", "files"},
-    "data": {"errors", "files", "progress"},
+    "hf": {"model", "cost", "files"},
+    "data": {"errors", "limits", "files", "progress"},
     "loading": {"hf", "data"},
     "train": {"hf", "data", "loading", "cost", "shape", "values"},
     "export": {"hf", "loading", "train"},

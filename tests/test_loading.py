@@ -79,7 +79,7 @@ def become_bert(folder) -> None:
     ("damage", "line"),
     [
         (lambda folder: (folder / "config.json").unlink(), "is not a model: it has no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not a model's configuration"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON: Expecting property name"),
         (lambda folder: (folder / "config.json").write_text("{}"), "it has no 'model_type'"),
         (
             lambda folder: edit_config(folder, model_type="new"),

@@ -150,8 +150,14 @@ def test_fovea_text() -> None:
         ("2@1 8@4", "add '0@1' at the end"),
         ("0@1", "has 0 layers"),
         ("0@1 0@4 0@1", "has 0 layers"),
-        ("10001@1", "layers is 10001"),
-        ("5001@1 5000@1", "has 10001 layers"),
+        ("1001@1", "layers is 1001"),
+        ("501@1 500@1", "has 1001 layers"),
+        ("999999999@1", "layers is 999999999; it must be a whole number from 0 to 1000"),
+        ("1@1 1@1000000000 1@1", "stride 1000000000 in '1@1000000000' must be from 1 to 65536"),
+        ("1@1 " + "0@64 0@1 " * 1000, "has 2001 runs and 2000 moves, together over 2000"),
+        ("1@1 " * 30_000, "walk has 120,000 characters, over 100,000"),
+        (3, "walk is 3, not text"),
+        ("2@1:" + "x" * 200, "attention 'xxx"),
         ("2@1:windw8", "attention 'windw8' is unknown; write full, window128, fovea"),
         ("2@1:window", "attention 'window' is unknown"),
         ("2@1:window0", "window is 0; it must be a whole number from 1"),
@@ -171,6 +177,7 @@ def test_walks_that_are_wrong(walk, message) -> None:
         parse_walk(walk)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 320
 
 
 @pytest.mark.parametrize(
@@ -179,6 +186,11 @@ def test_walks_that_are_wrong(walk, message) -> None:
         ({"width": 0}, "width is 0"),
         ({"width": 2.0}, "width is 2.0"),
         ({"width": True}, "width is True"),
+        ({"width": 10**12}, "width is 1000000000000; it must be a whole number from 1 to 1048576"),
+        ({"width": -(10**5000)}, "width is a number of 16,610 bits"),
+        ({"width": float("nan")}, "width is nan"),
+        ({"levels": {10**5000: {"width": 64}}}, "levels names stride a number of 16,610 bits"),
+        ({"levels": {4: {"width": [[]] * 1000}}}, "width is [[], "),
         ({"heads": 3}, "width 256 over 3 heads must give an even whole number per head"),
         ({"width": 12, "heads": 4}, "width 12 over 4 heads must give an even whole number per head"),
         ({"heads": 4, "kv_heads": 3}, "heads 4 must be a multiple of kv_heads 3"),

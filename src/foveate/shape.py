@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, shown
 from foveate.presets import resolve_walk
-from foveate.spec import HierarchySpec
+from foveate.spec import MAX_WIDTH, HierarchySpec
 
 DEFAULT_HIDDEN = 256
 HEAD_WIDTH = 64
@@ -74,14 +74,15 @@ def read_levels(given: Iterable[str] | Mapping[Any, Mapping[str, int]]) -> dict[
 def _read_level(word: str) -> tuple[str, dict[str, int]]:
     stride, colon, settings = word.partition(":")
     if not (colon and stride.isascii() and stride.isdigit()):
-        raise FoveateError(f"--levels: cannot read {word!r}; write stride:key=value, such as 4:width=512,heads=8")
+        raise FoveateError(f"--levels: cannot read {shown(word)}; write stride:key=value, such as 4:width=512,heads=8")
     shape = {}
     for setting in settings.split(","):
         match = re.fullmatch(r"([a-z_-]+)=([0-9]{1,9})", setting)
         key = LEVEL_KEYS.get(match[1].replace("-", "_")) if match else None
         if match is None or key is None:
             raise FoveateError(
-                f"--levels: cannot read {setting!r} in {word!r}; write width=, heads=, kv_heads= or ff= and a number"
+                f"--levels: cannot read {shown(setting)} in {shown(word)}; "
+                f"write width=, heads=, kv_heads= or ff= and a number"
             )
         shape[key] = int(match[2])
     return stride, shape
@@ -96,5 +97,7 @@ def _standard_keys(shape: Any) -> Any:
 
 def _default_heads(hidden: int) -> int:
     """About one head per 64 of width, such that each has an even whole width; 1 where the width allows no more."""
+    if not 1 <= hidden <= MAX_WIDTH:
+        raise FoveateError(f"--hidden is {hidden}; it must be from 1 to {MAX_WIDTH}")
     wanted = max(1, hidden // HEAD_WIDTH)
     return next((heads for heads in range(wanted, 1, -1) if hidden % (2 * heads) == 0), 1)

@@ -13,14 +13,16 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, shown
 
 POOLINGS = ("mean", "linear", "attention")
 EXPANDINGS = ("repeat", "linear", "attention")
 TAILS = ("keep", "log")
 OCTAVE = 4  # how much coarser each further scale of a fovea with tail=log is
 MAX_STRIDE = 65_536
-MAX_LAYERS = 10_000
+MAX_LAYERS = 1_000
+MAX_STEPS = 2_000  # runs, pools and expands
+MAX_TEXT = 100_000  # characters of a walk
 MAX_WIDTH = 1_048_576
 MAX_REACH = 1 << 30  # the largest window, block or group count in units
 
@@ -29,7 +31,7 @@ EXAMPLE = "a walk looks like '2@1 8@4 2@1': layers@stride, starting and ending a
 
 def _check_count(owner: str, name: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise FoveateError(f"{owner}: {name} is {value!r}; it must be a whole number from {low} to {high}")
+        raise FoveateError(f"{owner}: {name} is {shown(value)}; it must be a whole number from {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +53,18 @@ class Attention:
 
     def __post_init__(self) -> None:
         if self.kind not in ("full", "window", "fovea"):
-            raise FoveateError(f"attention: kind is {self.kind!r}; write full, windowN or fovea")
+            raise FoveateError(f"attention: kind is {shown(self.kind)}; write full, windowN or fovea")
         if self.kind == "window":
             _check_count("attention", "window", self.window, 1, MAX_REACH)
         elif self.window is not None:
-            raise FoveateError(f"attention: {self.kind} takes no window, got {self.window!r}")
+            raise FoveateError(f"attention: {self.kind} takes no window, got {shown(self.window)}")
+        if not isinstance(self.scales, list | tuple):
+            raise FoveateError(f"fovea: scales is {shown(self.scales)}; write several, such as (4, 16, 64)")
         object.__setattr__(self, "scales", tuple(self.scales))
         _check_count("fovea", "block", self.block, 1, MAX_REACH)
         _check_count("fovea", "groups", self.groups, 1, MAX_REACH)
         if self.tail not in TAILS:
-            raise FoveateError(f"fovea: tail is {self.tail!r}; write tail=keep or tail=log")
+            raise FoveateError(f"fovea: tail is {shown(self.tail)}; write tail=keep or tail=log")
         if not self.scales:
             raise FoveateError("fovea: scales is empty; write for example scales=4/16/64")
         for scale in self.scales:
@@ -69,7 +73,7 @@ class Attention:
             if coarse % fine or (coarse == fine and fine != self.scales[0]):
                 raise FoveateError(f"fovea: scale {coarse} must be a multiple of the scale {fine} before it")
         if len(set(self.scales)) != len(self.scales):
-            raise FoveateError(f"fovea: scales {self.scales} repeat; each must be larger than the one before")
+            raise FoveateError(f"fovea: scales {shown(self.scales)} repeat; each must be larger than the one before")
         if self.kind != "fovea":
             return
         if self.block % self.scales[0]:
@@ -104,7 +108,7 @@ class Attention:
             return cls(kind="window", window=int(match[1]))
         head, *options = text.split(",")
         if not (match := re.fullmatch(r"fovea([0-9]{0,10})", head)):
-            raise FoveateError(f"attention {text!r} is unknown; write full, window128, fovea or fovea64,groups=16")
+            raise FoveateError(f"attention {shown(text)} is unknown; write full, window128, fovea or fovea64,groups=16")
         chosen: dict[str, Any] = {"block": int(match[1])} if match[1] else {}
         for option in options:
             name, _, value = option.partition("=")
@@ -116,7 +120,7 @@ class Attention:
                 chosen["tail"] = value
             else:
                 raise FoveateError(
-                    f"fovea option {option!r} is unknown; write groups=16, scales=4/16/64, tail=keep or tail=log"
+                    f"fovea option {shown(option)} is unknown; write groups=16, scales=4/16/64, tail=keep or tail=log"
                 )
         return cls(kind="fovea", **chosen)
 
@@ -164,6 +168,8 @@ class Run:
     def __post_init__(self) -> None:
         _check_count("run", "stride", self.stride, 1, MAX_STRIDE)
         _check_count("run", "layers", self.layers, 0, MAX_LAYERS)
+        if not isinstance(self.attention, Attention):
+            raise FoveateError(f"run: attention is {shown(self.attention)}; pass an Attention, or parse a walk's text")
 
     def __str__(self) -> str:
         text = f"{self.layers}@{self.stride}"
@@ -202,7 +208,7 @@ Step = Run | Pool | Expand
 def _read_run(word: str) -> Run:
     match = re.fullmatch(r"([0-9]{1,10})@([0-9]{1,10})(?::(.+))?", word)
     if not match:
-        raise FoveateError(f"walk: cannot read {word!r}; {EXAMPLE}")
+        raise FoveateError(f"walk: cannot read {shown(word)}; {EXAMPLE}")
     layers, stride = int(match[1]), int(match[2])
     if not 1 <= stride <= MAX_STRIDE:
         raise FoveateError(f"walk: stride {stride} in {word!r} must be from 1 to {MAX_STRIDE}; stride 1 is the tokens")
@@ -215,30 +221,37 @@ def parse_walk(text: str) -> tuple[Run, ...]:
     Raises:
         FoveateError: names the word that is wrong and what to write instead.
     """
-    if not isinstance(text, str) or not text.split():
+    if text is not None and not isinstance(text, str):
+        raise FoveateError(f"walk is {shown(text)}, not text; {EXAMPLE}")
+    if not text or not text.strip():
         raise FoveateError(f"walk is empty; {EXAMPLE}")
+    if len(text) > MAX_TEXT:
+        raise FoveateError(f"walk has {len(text):,} characters, over {MAX_TEXT:,}; {EXAMPLE}")
     runs = tuple(_read_run(word) for word in text.split())
     _check_runs(runs)
     return runs
 
 
 def _check_runs(runs: tuple[Run, ...]) -> None:
-    walk = " ".join(map(str, runs))
+    walk = shown(" ".join(map(str, runs)))
     strides = sorted({run.stride for run in runs})
     for fine, coarse in pairwise(strides):
         if coarse % fine:
             raise FoveateError(
-                f"walk '{walk}': stride {coarse} is not a multiple of stride {fine}; use strides that divide one "
+                f"walk {walk}: stride {coarse} is not a multiple of stride {fine}; use strides that divide one "
                 f"another, such as 1, {fine} and {fine * max(2, round(coarse / fine))}"
             )
     if not runs or runs[0].stride != 1 or runs[-1].stride != 1:
         raise FoveateError(
-            f"walk '{walk}' must start and end at stride 1, where tokens are read and predicted; "
+            f"walk {walk} must start and end at stride 1, where tokens are read and predicted; "
             f"add '0@1' at the end that lacks it, as in '0@1 14@16 8@4 8@1'"
         )
     layers = sum(run.layers for run in runs)
     if not 1 <= layers <= MAX_LAYERS:
-        raise FoveateError(f"walk '{walk}' has {layers} layers; it needs from 1 to {MAX_LAYERS}")
+        raise FoveateError(f"walk {walk} has {layers} layers; it needs from 1 to {MAX_LAYERS}")
+    moves = sum(abs(strides.index(run.stride) - strides.index(last.stride)) for last, run in pairwise(runs))
+    if len(runs) + moves > MAX_STEPS:
+        raise FoveateError(f"walk {walk} has {len(runs)} runs and {moves} moves, together over {MAX_STEPS}")
 
 
 def default_feed_forward(width: int) -> int:
@@ -262,13 +275,13 @@ class HierarchySpec:
     def __post_init__(self) -> None:
         _check_runs(self.runs)
         if self.pooling not in POOLINGS:
-            raise FoveateError(f"pooling is {self.pooling!r}; choose one of {', '.join(POOLINGS)}")
+            raise FoveateError(f"pooling is {shown(self.pooling)}; choose one of {', '.join(POOLINGS)}")
         if self.expanding not in EXPANDINGS:
-            raise FoveateError(f"expanding is {self.expanding!r}; choose one of {', '.join(EXPANDINGS)}")
+            raise FoveateError(f"expanding is {shown(self.expanding)}; choose one of {', '.join(EXPANDINGS)}")
         named = sorted({run.stride for run in self.runs})
         given = [level.stride for level in self.levels]
         if given != named:
-            raise FoveateError(f"levels are given for strides {given}, but the walk '{self}' has strides {named}")
+            raise FoveateError(f"levels are given for strides {shown(given)}; the walk has strides {named}")
         object.__setattr__(self, "steps", self._moves())
 
     def _moves(self) -> tuple[Step, ...]:
@@ -367,11 +380,14 @@ def _read_level_shapes(levels: Mapping[int | str, Mapping[str, int]], strides: l
     names = {f.name for f in fields(Level)} - {"stride"}
     read: dict[int, dict[str, int]] = {}
     if not isinstance(levels, Mapping):
-        raise FoveateError(f"levels is {levels!r}; write a mapping such as {{4: {{'width': 512}}}}")
+        raise FoveateError(f"levels is {shown(levels)}; write a mapping such as {{4: {{'width': 512}}}}")
     for key, shape in levels.items():
-        if not str(key).isascii() or not str(key).isdigit() or int(key) not in strides:
-            raise FoveateError(f"levels names stride {key!r}, which the walk does not have; its strides are {strides}")
+        stride = key if isinstance(key, str) else shown(key)
+        if not re.fullmatch("[0-9]{1,9}", stride) or int(stride) not in strides:
+            raise FoveateError(
+                f"levels names stride {shown(key)}, which the walk does not have; its strides are {strides}"
+            )
         if not isinstance(shape, Mapping) or not set(shape) <= names:
-            raise FoveateError(f"levels[{key}] is {shape!r}; it takes {', '.join(sorted(names))}")
-        read[int(key)] = dict(shape)
+            raise FoveateError(f"levels[{stride}] is {shown(shape)}; it takes {', '.join(sorted(names))}")
+        read[int(stride)] = dict(shape)
     return read

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from foveate.data.hub import hub_is_reachable
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, first_line
+from foveate.limits import check_counts, read_json
 
 END_OF_TEXT = "<|endoftext|>"
 END_ID = 256
@@ -91,6 +92,8 @@ def _load_folder(folder: Path) -> PreTrainedTokenizerBase:
     # without its config AutoTokenizer would go by the model's type, and fail for a bare tokenizer.json
     if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    if (folder / "config.json").is_file():  # it is read for the model's type, and built in passing
+        check_counts(read_json(folder / "config.json"), folder / "config.json")
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
@@ -105,7 +108,7 @@ def _reason(error: Exception, place: Path) -> str:
         return "the folder holds no tokenizer"
     if not place.exists():
         return "there is no such file or folder, nor can it be had from the hub"
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return first_line(error)
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import re
+from functools import wraps
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from foveate.errors import FoveateError
+from foveate.cost import LARGEST, Load, predict
+from foveate.errors import FoveateError, first_line, shown
 from foveate.spec import HierarchySpec, default_feed_forward
 
+MAX_PARAMETERS = 500_000_000_000
+MAX_VOCABULARY = 1 << 24
+MAX_LABELS = 1 << 16
 
+
+def _in_one_line(config_class: type[FoveateConfig]) -> type[FoveateConfig]:
+    """What transformers' own fields refuse is refused in one line too."""
+    init = config_class.__init__
+
+    @wraps(init)
+    def checked(self: FoveateConfig, **values: Any) -> None:
+        try:
+            init(self, **values)
+        except FoveateError:
+            raise
+        except Exception as error:  # of which kind depends on the field
+            raise FoveateError(f"the configuration is not one of a model: {first_line(error)}") from error
+
+    config_class.__init__ = checked  # type: ignore[method-assign]
+    return config_class
+
+
+@_in_one_line
 @strict
 class FoveateConfig(PreTrainedConfig):
     """A walk and the shapes of its levels.
@@ -50,19 +79,56 @@ class FoveateConfig(PreTrainedConfig):
     num_hidden_layers: int | None = None
 
     def __post_init__(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        if self.vocab_size < 1:
-            raise FoveateError(f"vocab_size is {self.vocab_size}; it must be at least 1")
-        if self.max_position_embeddings < 1:
-            raise FoveateError(f"max_position_embeddings is {self.max_position_embeddings}; it must be at least 1")
+        self._check_numbers()
+        self._check_others(kwargs)
+        spec = self.spec
+        params = predict(
+            spec, Load(context=1, vocab_size=self.vocab_size, tied=bool(self.tie_word_embeddings))
+        ).total.params
+        if params > MAX_PARAMETERS:
+            raise FoveateError(
+                f"the configuration asks for {params:,} parameters, over {MAX_PARAMETERS:,}; "
+                f"choose fewer layers in walk {shown(self.walk)}, or a smaller hidden_size, vocab_size or level"
+            )
         if self.levels is not None:
             self.levels = {str(stride): dict(shape) for stride, shape in self.levels.items()}
         # what other tools read; the walk decides
-        self.num_hidden_layers = self.spec.n_layers
+        self.num_hidden_layers = spec.n_layers
         if self.intermediate_size is None:
             self.intermediate_size = default_feed_forward(self.hidden_size)
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
-        super().__post_init__(**kwargs)
+        # names with an underscore are transformers' notes to itself
+        super().__post_init__(**{name: value for name, value in kwargs.items() if not name.startswith("_")})
+
+    def _check_numbers(self) -> None:
+        for name, high in (("vocab_size", MAX_VOCABULARY), ("max_position_embeddings", LARGEST)):
+            _require(self, name, _is_whole(getattr(self, name), 1, high), f"a whole number from 1 to {high}")
+        _require(self, "rope_theta", _is_number(self.rope_theta) and self.rope_theta > 0, "a number above 0")
+        _require(self, "rms_norm_eps", _is_number(self.rms_norm_eps) and self.rms_norm_eps >= 0, "a number from 0")
+        usable = _is_number(self.initializer_range) and self.initializer_range >= 0
+        _require(self, "initializer_range", usable, "a number from 0")
+        for name in ("use_cache", "tie_word_embeddings"):
+            _require(self, name, isinstance(getattr(self, name), bool), "true or false")
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            ids = getattr(self, name)
+            several = ids if isinstance(ids, list) and name == "eos_token_id" else [ids]
+            usable = all(token is None or _is_whole(token, -1, MAX_VOCABULARY) for token in several)
+            _require(self, name, usable, f"a token's id, up to {MAX_VOCABULARY}")
+
+    def _check_others(self, others: dict[str, Any]) -> None:
+        """What is kept for other tools must not stand in for what the class is made of, nor be built at any size."""
+        for name in others:
+            known = inspect.getattr_static(type(self), name, None)
+            settable = isinstance(known, property) and known.fset is not None
+            if (known is not None and not settable and name != "model_type") or name == "per_layer_config":
+                raise FoveateError(f"the configuration sets {shown(name)}, which is no setting of a Foveate model")
+        labels = others.get("num_labels")
+        if labels is not None and not _is_whole(labels, 0, MAX_LABELS):
+            raise FoveateError(f"num_labels is {shown(labels)}; it must be a whole number up to {MAX_LABELS}")
+        for dtype in (self.dtype, others.get("dtype"), others.get("torch_dtype")):
+            if isinstance(dtype, str) and not re.fullmatch("b?float(16|32|64)", dtype):
+                raise FoveateError(f"dtype is {shown(dtype)}; write float32, bfloat16 or float16")
 
     @property
     def spec(self) -> HierarchySpec:
@@ -88,3 +154,19 @@ class FoveateConfig(PreTrainedConfig):
     def hidden_size_of_tokens(self) -> int:
         """Width of level 1, where tokens are embedded and predicted."""
         return self.spec.levels[0].width
+
+
+def _require(config: FoveateConfig, name: str, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise FoveateError(f"{name} is {shown(getattr(config, name))}; it must be {wanted}")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int) and low <= value <= high

@@ -90,7 +90,7 @@ def _newest_checkpoint(run: Path) -> Path:
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     path = folder / "config.json"
     given = read_json(path)

@@ -5,29 +5,31 @@ Linux kills a process that takes more than there is, without a word: the allocat
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import psutil
 import torch
 
+from foveate import limits
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 from foveate.train.settings import TrainSettings
 
 
-def check_training_memory(settings: TrainSettings, vocabulary: int, device: torch.device) -> None:
-    """Raise a ``FoveateError`` if one step is predicted to need more memory than there is.
+def check_training_memory(
+    settings: TrainSettings, vocabulary: int, device: torch.device, *, processes: int = 1
+) -> None:
+    """Raise a ``FoveateError`` if a process's part of one step is predicted to need more memory than there is.
 
     The prediction is of tensors alone: what passes may still fail.
     """
     load = Load(
         context=settings.context,
         vocab_size=vocabulary,
-        batch=settings.batch // settings.accumulate,
+        batch=-(-settings.batch // (settings.accumulate * processes)),
         dtype="bfloat16" if settings.dtype == "bf16" else "float32",
     )
     cost = predict(settings.spec, load)
     needed = cost.training_bytes
+    if settings.parallel == "fsdp":
+        needed -= (needed - cost.total.backward_bytes) * (processes - 1) // processes
     if settings.gradient_checkpointing:
         needed -= sum(level.part.backward_bytes for level in cost.levels)
     free = free_memory(device)
@@ -56,13 +58,4 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return min(psutil.virtual_memory().available, _left_to_container())
-
-
-def _left_to_container() -> float:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return float("inf")
-    return float("inf") if limit == "max" else int(limit) - int(used)
+    return limits.free_memory()
