@@ -218,12 +218,17 @@ def _pad(short: list[Windows], prefix: int, rows: int) -> Iterator[Windows]:
 
 def nll(model: PreTrainedModel, inputs_BT: np.ndarray, targets_BT: np.ndarray) -> float:
     """Negative log-likelihood in nats of the targets that are not ignored, summed in double precision."""
+    return float(token_nll(model, inputs_BT, targets_BT).sum())
+
+
+def token_nll(model: PreTrainedModel, inputs_BT: np.ndarray, targets_BT: np.ndarray) -> np.ndarray:
+    """Of each target that is not ignored, row by row, the negative log-likelihood in nats: float64 [scored]."""
     logits_BTV: Tensor = model(input_ids=torch.from_numpy(inputs_BT).to(model.device), use_cache=False).logits
     logits = logits_BTV.flatten(0, 1)
     targets = torch.from_numpy(targets_BT).to(model.device).flatten()
     scored = (targets != IGNORED).nonzero()[:, 0]
-    total = 0.0
-    for chunk in scored.split(max(1, LOGITS_PER_CHUNK // logits.shape[1])):
-        losses = cross_entropy(logits[chunk].float(), targets[chunk], reduction="none")
-        total += losses.cpu().double().sum().item()
-    return total
+    losses = [
+        cross_entropy(logits[chunk].float(), targets[chunk], reduction="none").cpu().double()
+        for chunk in scored.split(max(1, LOGITS_PER_CHUNK // logits.shape[1]))
+    ]
+    return torch.cat(losses).numpy()
