@@ -22,7 +22,7 @@ MAX_LABELS = 1 << 16
 
 def _in_one_line(config_class: type[FoveateConfig]) -> type[FoveateConfig]:
     """What transformers' own fields refuse is refused in one line too."""
-    init = config_class.__init__
+    init: Any = config_class.__init__
 
     @wraps(init)
     def checked(self: FoveateConfig, **values: Any) -> None:
@@ -33,7 +33,7 @@ def _in_one_line(config_class: type[FoveateConfig]) -> type[FoveateConfig]:
         except Exception as error:  # of which kind depends on the field
             raise FoveateError(f"the configuration is not one of a model: {first_line(error)}") from error
 
-    config_class.__init__ = checked  # type: ignore[method-assign]
+    config_class.__init__ = checked  # type: ignore[assignment, method-assign]
     return config_class
 
 
