@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             traceback.print_exc()
         code, line = _explain(error)
+        if isinstance(error, UsageError) and os.environ.get("RANK", "0") != "0":
+            return code  # under torchrun process 0 says it
         print(f"foveate: {' '.join(line.split())}", file=sys.stderr)
         return code
 

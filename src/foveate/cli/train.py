@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from foveate.cli.shape import add_shape_arguments
@@ -19,6 +20,7 @@ EXAMPLES = """examples:
   foveate train --walk "2@1 8@4 2@1" --data my-texts/ --tokens 10M --out runs/mine
   foveate train --walk hourglass:24 --hidden 512 --data "corpus/*.jsonl.xz" --tokenizer bpe:16384 --tokens 1.5G
   foveate train --resume runs/mine                      go on where it stopped
+  torchrun --nproc-per-node 8 -m foveate train ...      on eight GPUs: the same command, the same run
   foveate train --config runs/mine/foveate.yaml --out runs/again"""
 
 
@@ -71,7 +73,13 @@ def run(args: argparse.Namespace) -> int:
     given |= {name: value for name, value in vars(args).items() if name in names and value is not None}
     if args.resume and args.overwrite:
         raise FoveateError("--resume goes on with a run and --overwrite replaces it; give one of them")
-    settings = None if args.resume else TrainSettings(**given)
+    is_main = os.environ.get("RANK", "0") == "0"  # of several processes, under torchrun
+    try:
+        settings = None if args.resume else TrainSettings(**given)
+    except FoveateError:
+        if is_main:
+            raise
+        return 2  # process 0 says why
 
     # torch and transformers take seconds to import: after what can be said without them
     from foveate.train.run import resume, train
@@ -83,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         result = resume(folder, given, on_record=on_record)
     else:
         result = train(settings, overwrite=args.overwrite, on_record=on_record)
+    if not is_main:
+        return result.exit_code
     if args.json:
         _print_json(_as_json(result))
     elif result.finished:

@@ -18,8 +18,10 @@ from torch.nn.functional import cross_entropy
 
 from foveate.errors import FoveateError
 from foveate.progress import token_progress
+from foveate.train.distributed import World
 from foveate.train.documents import Document, as_documents, cut
 from foveate.train.memory import check_scoring_memory
+from foveate.train.shares import share_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,6 +62,7 @@ def evaluate(
     max_tokens: int | None = None,
     autocast: bool = False,
     progress: bool | Callable[[int], Any] = True,
+    world: World | None = None,
 ) -> Evaluation:
     """Score documents, each by itself: windows of ``context`` tokens, the first one after an end-of-text mark.
 
@@ -73,10 +76,12 @@ def evaluate(
             bytes counted for it are those that its scored tokens decode to.
         autocast: compute in bf16, quicker and less exact; otherwise in the model's own precision.
         progress: show it on standard error; or a function called with each number of tokens scored.
+        world: the processes that share the windows; each is given the documents, and gets the result of all.
 
     Raises:
         FoveateError: context out of range, a token id outside the vocabulary, too large a batch, or nothing to score.
     """
+    world = world or World()
     check_context(model, context)
     vocabulary: int = model.config.get_text_config().vocab_size
     rows = batch or max(1, min(TOKENS_PER_BATCH // context, LOGITS_PER_BATCH // (context * vocabulary)))
@@ -107,14 +112,16 @@ def evaluate(
     precision = torch.autocast(model.device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
     try:
         with torch.inference_mode(), precision, shown as advance:
-            for inputs_BT, targets_BT in batches(scored_ids(), prefix, context, rows):
+            windows = batches(scored_ids(), prefix, context, rows)
+            for inputs_BT, targets_BT, scored in share_windows(windows, world, IGNORED):
                 check_scoring_memory(len(inputs_BT), inputs_BT.shape[1], vocabulary, model.device)
                 nats += nll(model, inputs_BT, targets_BT)
-                advance(int((targets_BT != IGNORED).sum()))
+                advance(scored)
     finally:
         model.train(was_training)
     if not tokens or not text_bytes:
         raise FoveateError("there is no text to score: the data holds only empty documents")
+    nats = world.sum(nats)
     per_token = nats / tokens
     return Evaluation(
         bpb=nats / math.log(2) / text_bytes,

@@ -15,10 +15,10 @@ from foveate.loading.manifest import MANIFEST, read_manifest, write_manifest
 from foveate.train.checkpoint import Checkpoint
 from foveate.train.metrics import METRICS_FILE
 from foveate.train.settings import SETTINGS_FILE
-from foveate.train.state import OPTIMIZER_FILE
+from foveate.train.state import OPTIMIZER_FILE, PROCESS_FILE
 
 LOCK_FILE = ".lock"
-TRAINING_FILES = (OPTIMIZER_FILE, METRICS_FILE, "trainer_state.json")
+TRAINING_FILES = (OPTIMIZER_FILE, PROCESS_FILE, METRICS_FILE, "trainer_state.json")
 
 
 @contextlib.contextmanager
@@ -95,4 +95,4 @@ def export(checkpoint: Checkpoint, run: Path) -> None:
 
 
 def _is_training_state(name: str) -> bool:
-    return name in TRAINING_FILES or name.startswith("process-")
+    return name in TRAINING_FILES

@@ -23,6 +23,7 @@ from foveate.loading import pick_device, quiet_transformers
 from foveate.train.build import build_model, count_parameters, pick_dtype
 from foveate.train.checkpoint import FORMAT, Checkpoint, Checkpoints
 from foveate.train.display import Display
+from foveate.train.distributed import World, joined
 from foveate.train.documents import Document, sample_documents
 from foveate.train.folder import export, holds_run, locked, make_room
 from foveate.train.memory import check_training_memory
@@ -34,6 +35,7 @@ from foveate.train.settings import (
     TrainSettings,
     read_settings_file,
 )
+from foveate.train.shares import check_shares
 from foveate.train.signals import StopRequest
 from foveate.train.trainer import CausalTrainer
 
@@ -80,9 +82,9 @@ def train(
             number any more.
     """
     run = Path(settings.out)
-    with locked(run):
-        make_room(run, overwrite=overwrite)
-        return _Session(settings, run, on_record).go()
+    with joined(f"foveate train --resume {run}") as world, _held(run, world):
+        world.on_main(lambda: make_room(run, overwrite=overwrite))
+        return _Session(settings, run, on_record, world).go()
 
 
 def resume(
@@ -100,46 +102,61 @@ def resume(
         FoveateError: as ``train``; there is no run, no checkpoint of it is whole, or its data has changed.
     """
     run = Path(run)
-    if not holds_run(run):
-        raise FoveateError(f"there is no run to resume at {run}: no {SETTINGS_FILE}; leave out --resume to start one")
-    with locked(run):
-        settings = TrainSettings(**read_settings_file(run / SETTINGS_FILE))
-        settings = replace(settings, out=str(run)).resumed_with(changes or {})
-        return _Session(settings, run, on_record).go(resuming=True)
+    with joined(f"foveate train --resume {run}") as world:
+        if not holds_run(run):
+            raise FoveateError(
+                f"there is no run to resume at {run}: no {SETTINGS_FILE}; leave out --resume to start one"
+            )
+        with _held(run, world):
+            settings = TrainSettings(**read_settings_file(run / SETTINGS_FILE))
+            settings = replace(settings, out=str(run)).resumed_with(changes or {})
+            return _Session(settings, run, on_record, world).go(resuming=True)
+
+
+@contextlib.contextmanager
+def _held(run: Path, world: World) -> Iterator[None]:
+    """Rank 0 holds the run directory for all processes of the run."""
+    with contextlib.ExitStack() as stack:
+        world.on_main(lambda: stack.enter_context(locked(run)))
+        yield
 
 
 class _Session:
-    """One process's work on a run whose directory it holds."""
+    """One process's work on a run whose directory is held for it."""
 
-    def __init__(self, settings: TrainSettings, run: Path, on_record: Callable[[Record], None]) -> None:
+    def __init__(self, settings: TrainSettings, run: Path, on_record: Callable[[Record], None], world: World) -> None:
         self.settings = settings
         self.run = run
         self.on_record = on_record
+        self.world = world
         self.checkpoints = Checkpoints(run, keep=settings.keep, keep_best=settings.keep_best)
-        self.display = Display(settings.steps, settings.tokens_per_step)
+        self.display = Display(settings.steps, settings.tokens_per_step, quiet=not world.is_main)
 
     def go(self, *, resuming: bool = False) -> RunResult:
+        world = self.world
         if self.settings.tensorboard:
             check_tensorboard()
-        checkpoint = self._find_checkpoint() if resuming else None
-        device = pick_device(self.settings.device)
+        check_shares(batch=self.settings.batch, parts=self.settings.accumulate, size=world.size)
+        checkpoint = world.on_main(self._find_checkpoint) if resuming else None
+        device = world.device(pick_device(self.settings.device))
         self.settings = replace(self.settings, dtype=pick_dtype(self.settings.dtype, device))
-        tokenizer = self._tokenizer(checkpoint)
-        check_training_memory(self.settings, vocabulary_size(tokenizer), device)
-        data = self._data(tokenizer)
+        tokenizer = world.on_main(lambda: self._tokenizer(checkpoint))
+        check_training_memory(self.settings, vocabulary_size(tokenizer), device, processes=world.size)
+        data = world.first_on_node(lambda: self._data(tokenizer))
         notes = {"data": fingerprint(self.settings.data), "versions": _versions()}
         if checkpoint is not None and checkpoint.notes["data"] != notes["data"]:
             raise FoveateError(
                 f"the data of {self.run} is not what it was when the run began: {', '.join(self.settings.data)}; "
                 f"bring that back, or choose another --out for a new run"
             )
-        documents = self._documents(tokenizer)
+        world.ask_all_same(notes["data"], "--data")
+        documents = world.first_on_node(lambda: self._documents(tokenizer))
         model = self._model(tokenizer)
         stop = StopRequest(self.display.note)
         came_from = None if checkpoint is None else checkpoint.path
         with (
             self._disk_full_in_one_line(),
-            Metrics(self.run, checkpoint=came_from, tensorboard=self.settings.tensorboard) as metrics,
+            self._metrics(came_from) as metrics,
             quiet_transformers(),
             self.display,
             stop,
@@ -156,21 +173,22 @@ class _Session:
                 notes=notes,
                 on_record=self._on_record,
                 on_step=self.display.on_step,
-                stop=stop,
+                stop=lambda: world.any(stop()),
+                world=world,
             )
             trainer.run(came_from)
         return self._conclude(trainer, stop)
 
     def _conclude(self, trainer: CausalTrainer, stop: StopRequest) -> RunResult:
         if trainer.finished:
-            export(self.checkpoints.at(self.settings.steps), self.run)
-        last = {record["kind"]: record for record in read_metrics(self.run)}
+            self.world.on_main(lambda: export(self.checkpoints.at(self.settings.steps), self.run))
+        last = {record["kind"]: record for record in read_metrics(self.run)} if self.world.is_main else {}
         return RunResult(
             path=self.run,
             step=trainer.state.global_step,
             steps=self.settings.steps,
             finished=trainer.finished,
-            exit_code=0 if trainer.finished else stop.exit_code,
+            exit_code=0 if trainer.finished else max(self.world.gather(stop.exit_code)),
             parameters=trainer.causal_model.num_parameters(),
             train=last.get("train", {}),
             valid=last.get("valid", {}),
@@ -179,6 +197,11 @@ class _Session:
     def _on_record(self, record: Record) -> None:
         self.display.on_record(record)
         self.on_record(record)
+
+    def _metrics(self, checkpoint: Path | None) -> contextlib.AbstractContextManager[Metrics | None]:
+        if not self.world.is_main:
+            return contextlib.nullcontext()
+        return Metrics(self.run, checkpoint=checkpoint, tensorboard=self.settings.tensorboard)
 
     @contextlib.contextmanager
     def _disk_full_in_one_line(self) -> Iterator[None]:
@@ -246,6 +269,7 @@ class _Session:
             split=self._train_split,
             valid_fraction=settings.valid_fraction or ANY_FRACTION,
             text_field=settings.text_field,
+            progress=self.world.is_main,
         )
         return Blocks(corpus, settings.context)
 
@@ -265,7 +289,7 @@ class _Session:
         with quiet_transformers():
             model = build_model(self.settings, tokenizer)
         self.settings = self.settings.resolve(parameters=count_parameters(model))
-        write_atomically(self.run / SETTINGS_FILE, self.settings.to_yaml())
+        self.world.on_main(lambda: write_atomically(self.run / SETTINGS_FILE, self.settings.to_yaml()))
         return model
 
 

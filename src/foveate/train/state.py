@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,29 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 OPTIMIZER_FILE = "optimizer.safetensors"
+PROCESS_FILE = "process.safetensors"  # of rank 0: all processes draw the same random numbers
 
 
-def process_file(rank: int) -> str:
-    return f"process-{rank}.safetensors"
-
-
-def save_optimizer(path: Path, optimizer: Any, scheduler: Any) -> None:
-    """Write an optimizer's and a ``LambdaLR``'s state."""
-    state = optimizer.state_dict()
+def save_optimizer(path: Path, state: Mapping[str, Any], scheduler: Any) -> None:
+    """Write an optimizer's ``state_dict`` and a ``LambdaLR``'s state."""
     tensors = {f"{index}.{slot}": value for index, slots in state["state"].items() for slot, value in slots.items()}
     assert all(isinstance(value, Tensor) for value in tensors.values())
     _write(path, tensors, {"param_groups": state["param_groups"], "scheduler": scheduler.state_dict()})
 
 
-def load_optimizer(path: Path, optimizer: Any, scheduler: Any) -> None:
-    """Restore what ``save_optimizer`` wrote; the peak rates stay those of the optimizer given, in case they changed."""
+def load_optimizer(
+    path: Path, optimizer: Any, scheduler: Any, *, place: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> None:
+    """Restore what ``save_optimizer`` wrote; the peak rates stay those of the optimizer given, in case they changed.
+
+    ``place`` is called with each parameter and each of its tensors, and gives the tensor as this process keeps it.
+    """
     tensors, notes = _read(path)
     slots: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         index, _, slot = name.partition(".")
-        slots.setdefault(int(index), {})[slot] = value
+        slots.setdefault(int(index), {})[slot] = value if place is None else place(parameters[int(index)], value)
     # JSON has no tuples
     groups = [group | {"betas": tuple(group["betas"])} for group in notes["param_groups"]]
     peaks = list(scheduler.base_lrs)

@@ -29,15 +29,7 @@ from foveate.train.order import ShuffledEpochs
 from foveate.train.parallel import ParallelTrainer
 from foveate.train.schedule import rate, warmup_steps
 from foveate.train.settings import SETTINGS_FILE, TrainSettings
-from foveate.train.state import (
-    OPTIMIZER_FILE,
-    load_optimizer,
-    process_file,
-    read_process,
-    restore_random_states,
-    save_optimizer,
-    save_process,
-)
+from foveate.train.state import PROCESS_FILE, read_process, restore_random_states, save_process
 
 LOSS_LIMIT = 2.0  # a loss above so many times that of guessing has exploded; an untrained model's is that of guessing
 MAX_SKIPPED = 20  # steps in a row, after which skipping does not help
@@ -100,7 +92,7 @@ class CausalTrainer(ParallelTrainer):
     def run(self, checkpoint: Path | None = None) -> None:
         """Train to the last step, or until told to stop; from a checkpoint on, if given."""
         if checkpoint is not None:
-            notes, tensors = read_process(checkpoint / process_file(self.args.process_index))
+            notes, tensors = read_process(checkpoint / PROCESS_FILE)
             self.ledger.restore(notes["ledger"], tensors)
             self.evaluation_due = notes["evaluation_due"]
             self.skipped_in_a_row = notes["skipped_in_a_row"]
@@ -143,7 +135,7 @@ class CausalTrainer(ParallelTrainer):
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        """Clip the gradient of a step; if the step is faulty, its update is not made, which the device alone decides."""
+        """Clip the gradient of a step; a faulty step's update is not made, which the device decides alone."""
         norm = super()._clip_grad_norm(model)
         faulty = self.ledger.end_step(norm)
         # what a GradScaler tells a fused optimizer: with 1 it changes neither weights nor its own state
@@ -188,6 +180,7 @@ class CausalTrainer(ParallelTrainer):
                 context=self.settings.context,
                 autocast=self.settings.dtype == "bf16",
                 progress=self._go_on_evaluating,
+                world=self.world,
             )
             if not math.isfinite(result.bpb):
                 raise self._broken(f"validation gave no number at step {self.state.global_step}")
@@ -261,7 +254,14 @@ class CausalTrainer(ParallelTrainer):
         self.check_steps()
         if not self.weights_are_finite():
             raise self._broken(f"weights are not finite numbers any more at step {self.state.global_step}")
-        with self.ledger.untimed(), self.checkpoints.writing(self.state.global_step) as (folder, notes):
+        with self.ledger.untimed():
+            self.gather()
+            self.world.on_main(lambda: self._write_checkpoint(model, trial))
+            self.gathered = None
+
+    def _write_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        assert self.metrics is not None
+        with self.checkpoints.writing(self.state.global_step) as (folder, notes):
             run, self.args.output_dir = self.args.output_dir, str(folder.parent)
             try:
                 super()._save_checkpoint(model, trial)
@@ -272,13 +272,6 @@ class CausalTrainer(ParallelTrainer):
             self.metrics.save(folder)
             notes.update(self.notes)
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        save_optimizer(Path(output_dir) / OPTIMIZER_FILE, self.optimizer, self.lr_scheduler)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            load_optimizer(Path(checkpoint) / OPTIMIZER_FILE, self.optimizer, self.lr_scheduler)
-
     def _save_rng_state(self, output_dir: str) -> None:
         ledger, tensors = self.ledger.state()
         notes = {
@@ -286,11 +279,11 @@ class CausalTrainer(ParallelTrainer):
             "evaluation_due": self.evaluation_due,
             "skipped_in_a_row": self.skipped_in_a_row,
         }
-        save_process(Path(output_dir) / process_file(self.args.process_index), notes, tensors)
+        save_process(Path(output_dir) / PROCESS_FILE, notes, tensors)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            restore_random_states(Path(checkpoint) / process_file(self.args.process_index))
+            restore_random_states(Path(checkpoint) / PROCESS_FILE)
 
 
 class _StopEvaluationError(Exception):
