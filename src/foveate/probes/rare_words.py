@@ -7,7 +7,7 @@ Legend: I scored items of the text (words, and what is between them), U units re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,8 @@ from foveate.errors import FoveateError
 from foveate.probes.bootstrap import intervals, resampled_sums
 from foveate.probes.gains import Gain, largest_gains
 from foveate.probes.word_loss import BETWEEN_WORDS, SEVERAL_WORDS, Reader, WordLosses, word_losses
-from foveate.probes.words import TrainingCounts, count_words
+from foveate.probes.words import TrainingCounts, count_words, vocabulary_of
+from foveate.progress import byte_progress
 
 DECADES = (1, 10, 100, 1_000, 10_000)
 DISTANCES = (16, 64, 256)  # words back, to the nearest of which an occurrence is told apart
@@ -32,11 +33,6 @@ class Range:
 
     low: int
     high: int | None
-
-    def __str__(self) -> str:
-        if self.high is None:
-            return f"{self.low:,}+"
-        return f"{self.low:,}" if self.low == self.high else f"{self.low:,}–{self.high:,}"
 
     def holds(self, numbers: np.ndarray) -> np.ndarray:
         """Which of the numbers are within: bool, of the same shape."""
@@ -111,7 +107,9 @@ class RareWords:
         cells, gains = values.pop("cells"), values.pop("gains")
         yield {"kind": "rare_words", **values}
         yield from ({"kind": "cell", **cell} for cell in cells)
-        yield from ({"kind": "gain", **gain} for gain in gains)
+        for gain in gains:
+            [bucket] = [asdict(bucket) for bucket in self.buckets if bucket.holds(gain["train_count"])]
+            yield {"kind": "gain", "bucket": bucket, **gain}
 
 
 def rare_words(
@@ -126,28 +124,29 @@ def rare_words(
     batch: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    advance: Callable[[int], Any] = lambda text_bytes: None,
 ) -> RareWords:
     """Compare two models on the words of ``texts``, by how often ``train`` has them.
 
     Args:
         train: the text that the models were trained on, in pieces that end between words; read once, not kept.
-        context, batch, progress: as in ``foveate.probes.word_loss.word_losses``.
+        context, batch: as in ``foveate.probes.word_loss.word_losses``.
         edges: the counts at which buckets begin, rising; what is below the first is one too.
         top: words to name in each bucket, for each model.
         seed: of the resampling.
-        advance: called with each number of bytes of ``train`` counted.
+        progress: show it on standard error.
 
     Raises:
         FoveateError: as ``word_losses``; edges that do not rise; a text, or a training text, without words.
     """
     buckets = _buckets(edges)
-    losses = word_losses([a, b], texts, context=context, batch=batch, progress=progress)
-    if not (losses.word >= 0).any():
-        raise FoveateError("there are no words to score: the text has no letters or digits")
-    counts = count_words(train, frozenset(losses.vocabulary), advance=advance)
+    vocabulary = vocabulary_of(texts)
+    if not vocabulary:
+        raise FoveateError("there are no words to score: the data has no letters or digits")
+    with byte_progress("counting the training text's words", None, show=progress) as advance:
+        counts = count_words(train, vocabulary, advance=advance)
     if not counts.total:
         raise FoveateError("there are no words in the training text: it has no letters or digits")
+    losses = word_losses([a, b], texts, context=context, batch=batch, progress=progress)
     return compare_words(losses, counts, names=(a.name, b.name), buckets=buckets, top=top, seed=seed)
 
 

@@ -54,6 +54,11 @@ def segment(text: str) -> Segments:
     return Segments(ends=ends_and_words[:, 0], words=ends_and_words[:, 1])
 
 
+def vocabulary_of(texts: Iterable[str]) -> frozenset[str]:
+    """The different words of some texts, folded."""
+    return frozenset(fold(word) for text in texts for word in set(WORD.findall(text)))
+
+
 def count_words(
     pieces: Iterable[str], vocabulary: Set[str], *, advance: Callable[[int], Any] = lambda text_bytes: None
 ) -> TrainingCounts:

@@ -36,6 +36,6 @@ def ratio(value: float, reference: float) -> str:
     return f"{value / reference:.2f}x" if reference else ""
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 4) -> str:
     """``+0.0123`` or ``−0.0123``, with a proper minus."""
-    return f"{value:+.4f}".replace("-", "−")
+    return f"{value:+.{digits}f}".replace("-", "−")
