@@ -1,0 +1,224 @@
+"""``foveate probe shuffle``: how far back word order matters to a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.errors import FoveateError
+from foveate.values import count, length
+
+if TYPE_CHECKING:
+    from foveate.probes.curves import ShuffleResult, Summary
+    from foveate.probes.horizons import Horizon
+
+HELP = "how far back word order matters: scramble the context, watch the surprise"
+EXAMPLES = """examples:
+  foveate probe shuffle path/to/any/causal-lm --data book.txt more.jsonl
+  foveate probe shuffle model.gguf --data held-out.jsonl --context 1k --unit token word sentence --out probes/gguf
+  foveate probe shuffle runs/mine --data article.txt --split-at '^# ' --sweep --out probes/mine
+  foveate probe shuffle runs/mine --data held-out.jsonl --suggest      a fovea for a retina of this tokenizer
+  foveate probe shuffle runs/mine --data held-out.jsonl --json
+
+Sequences of --context tokens; those before the boundary are treated, those after it scored, the same ones each time:
+  shuffle   the tokens (or --unit) before the boundary in random order: the order is gone, the topic is there
+  replace   another document's text before the boundary: the topic is gone as well
+  truncate  nothing before the boundary
+Differences from the original are paired, with 95% bootstrap intervals over sequences. The order horizon is how many
+untouched tokens after the boundary it takes until the shuffle curve stays within --tolerance of the original, a share
+of the curve's own mean at distances 1 to 8; the topic horizon is the same of replace. As a mean is noisy at every
+distance, the curve is judged by the decreasing function nearest to it (isotonic regression); so is each resample."""
+
+BINS = (1, 9, 17, 33, 65, 129, 257, 513, 1025)  # distances at which the columns of the printed table begin
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", help="a run, a Hugging Face causal language model's folder, or a .gguf"
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH",
+        help="files, folders, globs, hf:NAME, or books; best what the model has not seen",
+    )
+    parser.add_argument("--text-field", default="text", metavar="NAME", help="of .jsonl lines (default: text)")
+    parser.add_argument(
+        "--split-at",
+        metavar="REGEX",
+        help="cut every document before each match, ^ and $ meaning lines: '^ = [^=]+ = $' for WikiText's articles",
+    )
+    parser.add_argument("--context", type=length, default=512, metavar="N", help="tokens of a sequence (default: 512)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--boundary",
+        type=length,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="tokens before the boundary, several for a sweep (default: half of the context)",
+    )
+    where.add_argument("--sweep", action="store_true", help="boundaries at every eighth of the context, for a map")
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        default=["shuffle", "replace", "truncate"],
+        metavar="C",
+        help="which of shuffle, replace, truncate to compare with the original (default: all)",
+    )
+    parser.add_argument(
+        "--unit",
+        nargs="+",
+        default=["token"],
+        metavar="U",
+        help="what a shuffle keeps whole: token, word, sentence, block:K; several for a curve each (default: token)",
+    )
+    parser.add_argument("--sequences", type=count, default=200, metavar="N", help="how many, at most (default: 200)")
+    parser.add_argument(
+        "--permutations",
+        type=count,
+        default=3,
+        metavar="N",
+        help="random orders, and other documents, for each sequence (default: 3)",
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=0.05, metavar="X", help="share that counts as nothing (default: 0.05)"
+    )
+    parser.add_argument("--suggest", action="store_true", help="from the horizons, a fovea to train with")
+    parser.add_argument("--batch", type=count, metavar="N", help="rows computed at once (default: by memory)")
+    parser.add_argument(
+        "--dtype", default="auto", metavar="T", help="fp32, bf16, or auto: bf16 where that is faster (default: auto)"
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of sequences and permutations (default: 0)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for results.jsonl, the figures, and the losses, so that an interrupted probe goes on",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per curve and summary on standard output")
+
+
+def run(args: argparse.Namespace) -> None:
+    from foveate.data.documents import read_documents
+    from foveate.loading import load, pick_device
+    from foveate.probes.plan import ShufflePlan
+    from foveate.probes.scoring import fast_dtype
+    from foveate.probes.sequences import split_at
+    from foveate.probes.shuffle import probe_shuffle
+    from foveate.report.files import check_folder
+
+    eighths = tuple(args.context * eighth // 8 for eighth in range(1, 8)) if args.sweep else ()
+    plan = ShufflePlan(
+        context=args.context,
+        boundaries=tuple(args.boundary) or eighths,
+        conditions=tuple(args.conditions),
+        units=tuple(args.unit),
+        sequences=args.sequences,
+        permutations=args.permutations,
+        tolerance=args.tolerance,
+        seed=args.seed,
+    )
+    texts = read_documents(args.data, text_field=args.text_field)
+    if args.split_at:
+        texts = split_at(texts, args.split_at)
+    folder = Path(args.out) if args.out else None
+    if folder is not None:
+        check_folder(folder)
+    dtype = fast_dtype(pick_device(args.device)) if args.dtype == "auto" else args.dtype
+    model, tokenizer = load(args.model, device=args.device, dtype=dtype)
+    result = probe_shuffle(model, tokenizer, texts, plan, batch=args.batch, folder=folder)
+    if result.available < plan.sequences:
+        print(f"the text gives {result.available} sequences of {plan.context:,} tokens, no more", file=sys.stderr)
+    records = [{"model": args.model, "dtype": dtype, "seed": plan.seed, **record} for record in result.to_json()]
+    suggestions = [_suggest(summary, model) for summary in result.summaries] if args.suggest else []
+    if folder is not None:
+        _write(folder, records)
+    if args.json:
+        for record in [*records, *suggestions]:
+            print(json.dumps(record))
+        return
+    _print(result, suggestions)
+    if folder is not None:
+        print(f"figures and numbers: {folder}")
+
+
+def _suggest(summary: Summary, model: Any) -> dict[str, Any]:
+    from foveate.probes.suggest import suggest
+
+    if summary.order is None:
+        raise FoveateError("--suggest takes the order horizon, which comes from shuffle; leave --conditions out")
+    spec = getattr(model.config, "spec", None)
+    layers = spec.n_layers if spec is not None else getattr(model.config, "num_hidden_layers", None)
+    found = suggest(summary.order, summary.topic, layers=layers or 12)
+    return {
+        "kind": "suggestion",
+        "unit": summary.unit,
+        "context": summary.context,
+        "boundary": summary.boundary,
+        "walk": found.walk,
+        "exact": found.exact,
+        "grouped": found.grouped,
+    }
+
+
+def _write(folder: Path, records: list[dict[str, Any]]) -> None:
+    from foveate.files import write_atomically
+    from foveate.report.probe_plots import shuffle_plots
+
+    for plot in shuffle_plots(records):
+        write_atomically(folder / f"{plot.name}.svg", plot.svg)
+        write_atomically(folder / f"{plot.name}.png", plot.png)
+    write_atomically(folder / "results.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+
+def _print(result: ShuffleResult, suggestions: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    for boundary in result.plan.boundaries:
+        D = result.plan.context - boundary
+        starts = [start for start in BINS if start <= D]
+        table = Table(title=f"nats per token more than with the {boundary:,} tokens before the boundary as they were")
+        table.add_column("tokens past it")
+        ends = [*(start - 1 for start in starts[1:]), D]
+        for start, end in zip(starts, ends, strict=True):
+            table.add_column(f"{start}–{end}", justify="right")
+        for curve in result.curves:
+            if curve.boundary == boundary and curve.condition != "original":
+                name = f"{curve.condition} {curve.unit}" if curve.unit else curve.condition
+                means = [curve.delta.mean[start - 1 : end].mean() for start, end in zip(starts, ends, strict=True)]
+                table.add_row(name, *(f"{mean:.3f}" for mean in means))
+        console.print(table)
+        for summary in result.summaries:
+            if summary.boundary == boundary:
+                _print_summary(summary)
+    for found in suggestions:
+        print(f'\nfovea: foveate train --walk "{found["walk"]}"')
+        print(f"sees at least {found['exact']} tokens one by one, and groups up to {found['grouped']:,} tokens back")
+
+
+def _print_summary(summary: Summary) -> None:
+    def line(name: str, found: Horizon | None, meaning: str) -> None:
+        if found is not None:
+            print(f"{name:<16}{found} tokens: {meaning} (within {found.tolerance_nats:.4f} nats)")
+
+    order = f"order horizon{f', {summary.unit}' if summary.unit not in (None, 'token') else ''}"
+    line(order, summary.order, "after so many in order, the order before them no longer matters")
+    line("topic horizon", summary.topic, "after so many, it no longer matters which document came before")
+    share = summary.order_share
+    if share is not None:
+        print(
+            f"{'order share':<16}{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of what the context before the "
+            f"boundary is worth is lost by shuffling it, {1 - share.value:.0%} survives"
+        )
+    print(
+        f"{'':<16}{summary.sequences} sequences of {summary.context:,} tokens from {summary.documents} documents, "
+        f"{summary.permutations} permutations; in brackets 95% intervals; ≥ means: to the end of what was measured"
+    )

@@ -1,0 +1,133 @@
+"""Curves over distance with their uncertainty, and how far back they reach.
+
+A curve is what a treatment of the context costs, in nats, at each distance d = 1, 2, … past the boundary: the token at
+distance d has d - 1 untouched tokens before it. Its **horizon** is the number of untouched tokens after which it stays
+within a tolerance of nothing, the tolerance being a share of the curve's own mean over its first distances.
+
+One mean over sequences is noisy at each distance, and "the last distance outside of the tolerance" would be the last
+accident. More untouched context can only help a good predictor, so the curve is judged by the decreasing function
+nearest to it (isotonic regression), which needs no choice of bandwidth. That function exceeds a level t up to the
+distance where the running sum of (curve - t) is largest, which is computed for all resamples at once.
+
+Legend: N sequences, D distances, R resamples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from foveate.probes.bootstrap import resampled_sums
+
+RESAMPLES = 2000
+LEVEL = (2.5, 97.5)  # percentiles of an interval
+SMALLEST_NATS = 1e-3  # a tolerance is at least this: half precision alone is as far from nothing
+BINS_PER_OCTAVE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A mean over sequences with its 95% interval, at each of ``distance``."""
+
+    distance: np.ndarray  # float64 or int64 [points]
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Horizon:
+    """Untouched tokens after which a treatment of the text before them no longer matters, with a 95% interval.
+
+    ``farthest`` is the longest distance there was: a horizon or an end of its interval that equals it means "at least".
+    """
+
+    tokens: int
+    low: int
+    high: int
+    tolerance_nats: float
+    farthest: int
+
+    def __str__(self) -> str:
+        return f"{self._text(self.tokens)} [{self._text(self.low)}, {self._text(self.high)}]"
+
+    def _text(self, tokens: int) -> str:
+        return f"≥{tokens}" if tokens == self.farthest else f"{tokens}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A ratio of two curves' sums, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """A curve, the mean over sequences, and the same of each bootstrap resample of them."""
+
+    mean: np.ndarray  # float64 [D]
+    samples: np.ndarray  # float64 [R, D]
+
+    @classmethod
+    def of(cls, values_ND: np.ndarray, *, seed: int) -> Resampled:
+        """Of one seed the resamples are of the same sequences, whatever the values: curves stay paired."""
+        sums_RD = resampled_sums(values_ND, seed=seed, resamples=RESAMPLES)
+        return cls(mean=values_ND.mean(0), samples=sums_RD / len(values_ND))
+
+    def band(self) -> Band:
+        """The curve with an interval at each distance."""
+        low, high = np.percentile(self.samples, LEVEL, axis=0)
+        return Band(distance=np.arange(1, len(self.mean) + 1), mean=self.mean, low=low, high=high)
+
+    def binned(self) -> Band:
+        """The same over bins that widen with distance, for the eye; a bin stands at its geometric middle."""
+        D = len(self.mean)
+        edges = np.unique(np.round(2 ** np.arange(0, np.log2(D + 1), 1 / BINS_PER_OCTAVE)).astype(int))
+        edges = np.append(edges[edges < D + 1], D + 1)
+
+        def bins(values: np.ndarray) -> np.ndarray:
+            return np.add.reduceat(values, edges[:-1] - 1, axis=-1) / np.diff(edges)
+
+        low, high = np.percentile(bins(self.samples), LEVEL, axis=0)
+        middle = np.sqrt(edges[:-1] * (edges[1:] - 1))
+        return Band(distance=middle, mean=bins(self.mean), low=low, high=high)
+
+
+def reach(curves_RD: np.ndarray, tolerance_R: np.ndarray) -> np.ndarray:
+    """Of each curve, the distance up to which its nearest decreasing function exceeds the tolerance: int64 [R]."""
+    excess = np.cumsum(curves_RD - tolerance_R[:, None], axis=1)
+    return np.pad(excess, ((0, 0), (1, 0))).argmax(1)  # the first of equals: nothing at all reaches 0
+
+
+def tolerance(curves_RD: np.ndarray, share: float, near: int) -> np.ndarray:
+    """``share`` of each curve's mean over its first ``near`` distances: float64 [R]."""
+    return np.maximum(share * curves_RD[:, :near].mean(1), SMALLEST_NATS)
+
+
+def horizon(curve: Resampled, *, share: float, near: int) -> Horizon:
+    """Where the curve comes within ``share`` of its mean over the first ``near`` distances, for good.
+
+    A curve whose mean over these is not surely positive has nowhere to come from: its horizon is 0.
+    """
+    level = tolerance(curve.mean[None], share, near)
+    tokens = int(reach(curve.mean[None], level)[0])
+    found_R = reach(curve.samples, tolerance(curve.samples, share, near))
+    low, high = np.percentile(found_R, LEVEL, method="nearest")
+    if np.percentile(curve.samples[:, :near].mean(1), LEVEL[0]) <= SMALLEST_NATS:
+        tokens = low = 0
+    return Horizon(
+        tokens=tokens, low=int(low), high=int(high), tolerance_nats=float(level[0]), farthest=len(curve.mean)
+    )
+
+
+def share_of(part: Resampled, whole: Resampled) -> Share | None:
+    """The sum of one curve over that of another; None where the other is not surely positive."""
+    wholes_R = whole.samples.sum(1)
+    if np.percentile(wholes_R, LEVEL[0]) <= SMALLEST_NATS:
+        return None
+    low, high = np.percentile(part.samples.sum(1) / wholes_R, LEVEL)
+    return Share(value=float(part.mean.sum() / whole.mean.sum()), low=float(low), high=float(high))
