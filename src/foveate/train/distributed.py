@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -162,7 +162,7 @@ def _local() -> int:
 def _may_speak(store: dist.Store, rank: int) -> bool:
     """True for the first process that asks: it has the cause, the others have only lost it."""
     try:
-        return cast(int, store.add("foveate/said", 1)) == 1
+        return store.add("foveate/said", 1) == 1
     except RuntimeError:  # the process that kept the store has ended
         return rank == 1
 

@@ -42,7 +42,10 @@ class ParallelTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         settings = self.settings
         batches = SharedBatches(
-            self._get_train_sampler(), batch=settings.batch, parts=settings.accumulate, world=self.world
+            self._get_train_sampler(),  # type: ignore[arg-type]
+            batch=settings.batch,
+            parts=settings.accumulate,
+            world=self.world,
         )
         return DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
@@ -102,7 +105,8 @@ class ParallelTrainer(Trainer):
         self._save(output_dir, state_dict=None if self.gathered is None else self.gathered[0])
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = self.optimizer.state_dict() if self.gathered is None else self.gathered[1]
+        optimizer: Any = self.optimizer
+        state = optimizer.state_dict() if self.gathered is None else self.gathered[1]
         save_optimizer(Path(output_dir) / OPTIMIZER_FILE, state, self.lr_scheduler)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

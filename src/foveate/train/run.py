@@ -149,10 +149,10 @@ class _Session:
                 f"the data of {self.run} is not what it was when the run began: {', '.join(self.settings.data)}; "
                 f"bring that back, or choose another --out for a new run"
             )
-        world.ask_all_same(notes["data"], "--data")
+        world.ask_all_same(str(notes["data"]), "--data")
         documents = world.first_on_node(lambda: self._documents(tokenizer))
         model = self._model(tokenizer)
-        stop = StopRequest(self.display.note)
+        stop = StopRequest(self.display.note, insists=world.size == 1)
         came_from = None if checkpoint is None else checkpoint.path
         with (
             self._disk_full_in_one_line(),
@@ -207,8 +207,8 @@ class _Session:
     def _disk_full_in_one_line(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
-            if not is_disk_full(error):
+        except Exception as error:
+            if isinstance(error, FoveateError) or not is_disk_full(error):
                 raise
             raise FoveateError(f"no space left in {self.run}{self.checkpoints.way_back()}") from None
 

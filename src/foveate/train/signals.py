@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -13,10 +14,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """While entered, the first signal is noted (calling the object says whether), the second interrupts at once."""
+    """While entered, the first signal is noted (calling the object says whether), the second interrupts at once.
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    With ``insists`` off it is ignored: torchrun sends Ctrl-C on to processes that the terminal has told already, and
+    ends those that take too long.
+    """
+
+    def __init__(self, note: Callable[[str], None], *, insists: bool = True) -> None:
         self.note = note
+        self.insists = insists
         self.received: int | None = None
         self.process = os.getpid()
         self._former: dict[int, Any] = {}
@@ -42,6 +48,25 @@ class StopRequest:
         if os.getpid() != self.process:  # a data worker, which has inherited this: its process is told too
             return
         if self.received is not None:
-            raise KeyboardInterrupt
+            if self.insists:
+                raise KeyboardInterrupt(number)
+            return
         self.received = number
-        self.note("stopping after this step, with a checkpoint; once more to leave at once")
+        self.note("stopping after this step, with a checkpoint" + "; once more to leave at once" * self.insists)
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """While entered, SIGTERM does what Ctrl-C does: it raises a ``KeyboardInterrupt``, which has its number."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)

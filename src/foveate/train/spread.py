@@ -24,11 +24,11 @@ def copy_to_all(model: nn.Module, world: World, unreached: list[str]) -> nn.Modu
     every step to find that out.
     """
     device = next(model.parameters()).device
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unreached)
+    constants = [name for name, _ in model.named_buffers()]  # or they would be sent around at every step
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unreached + constants)
     return DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
 
@@ -52,7 +52,8 @@ def shard(model: nn.Module, world: World, device: torch.device) -> nn.Module:
     mesh = init_device_mesh(device.type, (world.size,))
     for block in _blocks(model):
         fully_shard(block, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

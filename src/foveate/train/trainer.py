@@ -139,7 +139,8 @@ class CausalTrainer(ParallelTrainer):
         norm = super()._clip_grad_norm(model)
         faulty = self.ledger.end_step(norm)
         # what a GradScaler tells a fused optimizer: with 1 it changes neither weights nor its own state
-        self.optimizer.optimizer.found_inf = faulty
+        optimizer: Any = self.optimizer
+        optimizer.optimizer.found_inf = faulty
         return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
