@@ -75,6 +75,8 @@ def _by_distance(records: Sequence[Record]) -> Figure:
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for ax in axes.flatten()[len(buckets) :]:
         ax.set_visible(False)
+    for ax in axes.flatten()[max(0, len(buckets) - columns) : len(buckets)]:
+        ax.tick_params(labelbottom=True)  # also where the last line of panels ends early
     for ax, bucket in zip(axes.flatten(), buckets, strict=False):
         for cell in cells(records, part="words", train_count=bucket):
             if cell["distance"] is not None:

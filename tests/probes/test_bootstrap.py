@@ -1,0 +1,31 @@
+"""Resampled sums are those of units drawn one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from foveate.probes import bootstrap
+from foveate.probes.bootstrap import intervals, resampled_sums
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 1 << 22])
+def test_sums_are_of_units_drawn_with_replacement(monkeypatch, at_once) -> None:
+    monkeypatch.setattr(bootstrap, "DRAWN_AT_ONCE", at_once)
+    values = np.random.default_rng(1).normal(size=(7, 3))
+    sums = resampled_sums(values, seed=5, resamples=20)
+    draw = np.random.default_rng(5)
+    expected = [values[draw.integers(7, size=7)].sum(0) for _ in range(20)]
+    np.testing.assert_allclose(sums, expected)
+
+
+def test_intervals_of_a_mean_are_those_of_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(3, 2, size=(400, 1))
+    [low], [high] = intervals(resampled_sums(values, seed=0) / 400)
+    error = values.std() / 20
+    assert [low, high] == pytest.approx([values.mean() - 1.96 * error, values.mean() + 1.96 * error], abs=0.1 * error)
+
+
+def test_a_resample_without_a_number_does_not_count() -> None:
+    [low], [high] = intervals(np.array([[1.0], [np.nan], [1.0]]))
+    assert [low, high] == [1, 1]
