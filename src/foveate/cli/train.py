@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
+import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.cli.shape import add_shape_arguments
 from foveate.errors import FoveateError
 from foveate.train.settings import TrainSettings, flag_name, read_settings_file
+from foveate.train.signals import sigterm_interrupts
 
 if TYPE_CHECKING:
     from foveate.train.run import RunResult
@@ -81,16 +86,24 @@ def run(args: argparse.Namespace) -> int:
             raise
         return 2  # process 0 says why
 
-    # torch and transformers take seconds to import: after what can be said without them
-    from foveate.train.run import resume, train
-
+    folder = args.resume if isinstance(args.resume, str) else given.get("out", TrainSettings.out)
+    given.pop("out", None)
     on_record = _print_json if args.json else _print_nothing
-    if settings is None:
-        folder = given.get("out", TrainSettings.out) if args.resume is True else args.resume
-        given.pop("out", None)
-        result = resume(folder, given, on_record=on_record)
-    else:
-        result = train(settings, overwrite=args.overwrite, on_record=on_record)
+    alone = "WORLD_SIZE" not in os.environ  # torchrun has signals of its own
+    try:
+        with sigterm_interrupts() if alone else contextlib.nullcontext():
+            # torch and transformers take seconds to import: after what can be said without them
+            from foveate.train.run import resume, train
+
+            if settings is None:
+                result = resume(folder, given, on_record=on_record)
+            else:
+                result = train(settings, overwrite=args.overwrite, on_record=on_record)
+    except KeyboardInterrupt as interrupt:
+        if not alone:
+            raise
+        _print_interrupted(Path(folder))
+        return 128 + (interrupt.args or (signal.SIGINT,))[0]
     if not is_main:
         return result.exit_code
     if args.json:
@@ -135,9 +148,17 @@ def _describe_result(result: RunResult) -> str:
     )
 
 
-def _print_stopped(result: RunResult) -> None:
-    import sys
+def _print_interrupted(run: Path) -> None:
+    from foveate.loading.manifest import checkpoint_steps
 
+    steps = checkpoint_steps(run)
+    line = "interrupted before the first checkpoint; nothing was saved"
+    if steps:
+        line = f"interrupted; the newest checkpoint is of step {steps[0]:,}; resume with: foveate train --resume {run}"
+    print(line, file=sys.stderr)
+
+
+def _print_stopped(result: RunResult) -> None:
     print(
         f"stopped at step {result.step:,} of {result.steps:,}; resume with: foveate train --resume {result.path}",
         file=sys.stderr,
