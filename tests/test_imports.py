@@ -23,7 +23,7 @@ PARTS = {
     "files": set(),
     "progress": set(),
     "spec": {"errors"},
-    "values": set(),
+    "values": {"errors"},
     "presets": {"spec"},
     "shape": {"presets"},
     "cost": {"spec"},

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise, zip_longest
 from typing import Any
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, shown
 from foveate.spec import OCTAVE, Attention, Expand, HierarchySpec, Level, Pool, Run
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -131,9 +131,9 @@ class Load:
         for name in ("context", "vocab_size", "batch"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
-                raise FoveateError(f"{name} is {value!r}; it must be a whole number from 1 to {LARGEST}")
+                raise FoveateError(f"{name} is {shown(value)}; it must be a whole number from 1 to {LARGEST}")
         if self.dtype not in DTYPE_BYTES:
-            raise FoveateError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPE_BYTES)}")
+            raise FoveateError(f"dtype is {shown(self.dtype)}; choose one of {', '.join(DTYPE_BYTES)}")
 
     @property
     def element(self) -> int:

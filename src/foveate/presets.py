@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, shown
 from foveate.spec import EXAMPLE, Attention, Run, parse_walk
 
 STRIDES = (1, 4, 16, 64)
@@ -80,13 +80,15 @@ def resolve_walk(text: str) -> str:
     Raises:
         FoveateError: neither a preset nor a valid walk.
     """
-    match = re.fullmatch(r"([a-z][a-z_-]*)(?::([0-9]{1,6}))?(?:@([0-9]{1,6}(?:/[0-9]{1,6})*))?", text.strip().lower())
+    match = re.fullmatch(
+        r"([a-z][a-z_-]*)(?::([0-9]{1,6}))?(?:@([0-9]{1,6}(?:/[0-9]{1,6}){0,16}))?", text.strip().lower()
+    )
     if match and (name := match[1].replace("-", "_")) in PRESETS:
         layers = int(match[2]) if match[2] else None
         strides = [int(stride) for stride in match[3].split("/")] if match[3] else None
         return preset(name, layers, strides)
     if text.strip() and (match or not re.search("[0-9]", text)):
-        raise FoveateError(f"walk {text!r} is neither a preset ({', '.join(PRESETS)}) nor a walk; {EXAMPLE}")
+        raise FoveateError(f"walk {shown(text)} is neither a preset ({', '.join(PRESETS)}) nor a walk; {EXAMPLE}")
     return _checked(text)
 
 

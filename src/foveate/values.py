@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
+from foveate.errors import shown
+
 THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
@@ -22,8 +24,8 @@ def length(text: str) -> int:
 def _scaled(text: str, units: dict[str, int], remedy: str) -> int:
     match = re.fullmatch(r"([0-9][0-9_]{0,17}(?:\.[0-9]{1,9})?)([a-z]?)", text.strip().lower())
     if not match or match[2] not in units:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number; {remedy}")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number; {remedy}")
     value = float(match[1]) * units[match[2]] if "." in match[1] else int(match[1]) * units[match[2]]
     if value != int(value) or value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1; {remedy}")
+        raise argparse.ArgumentTypeError(f"{shown(text)} must be a whole number from 1; {remedy}")
     return int(value)

@@ -18,6 +18,18 @@ from foveate.spec import HierarchySpec, default_feed_forward
 MAX_PARAMETERS = 500_000_000_000
 MAX_VOCABULARY = 1 << 24
 MAX_LABELS = 1 << 16
+# what transformers takes for models of several parts, or of layers that differ
+OF_OTHER_MODELS = ("per_layer_config", "text_config", "text_encoder", "decoder", "generator")
+INHERITED = {
+    "architectures": list,
+    "transformers_version": str,
+    "output_hidden_states": bool,
+    "return_dict": bool,
+    "chunk_size_feed_forward": int,
+    "id2label": dict,
+    "label2id": dict,
+    "problem_type": str,
+}
 
 
 def _in_one_line(config_class: type[FoveateConfig]) -> type[FoveateConfig]:
@@ -121,13 +133,24 @@ class FoveateConfig(PreTrainedConfig):
         for name in others:
             known = inspect.getattr_static(type(self), name, None)
             settable = isinstance(known, property) and known.fset is not None
-            if (known is not None and not settable and name != "model_type") or name == "per_layer_config":
+            if (known is not None and not settable and name != "model_type") or name in OF_OTHER_MODELS:
                 raise FoveateError(f"the configuration sets {shown(name)}, which is no setting of a Foveate model")
+        for name, kind in INHERITED.items():
+            value = getattr(self, name)
+            _require(self, name, value is None or isinstance(value, kind), f"{kind.__name__} or null")
+        _require(self, "is_encoder_decoder", self.is_encoder_decoder is False, "false")
+        for name in ("attn_implementation", "experts_implementation"):
+            if others.get(name) not in (None, "sdpa", "eager"):
+                raise FoveateError(f"{name} is {shown(others[name])}; it must be sdpa, eager or null")
+        quantization = others.get("quantization_config")
+        if quantization is not None and not hasattr(quantization, "to_dict") and not isinstance(quantization, dict):
+            raise FoveateError(f"quantization_config is {shown(quantization)}; it must be a mapping or null")
         labels = others.get("num_labels")
         if labels is not None and not _is_whole(labels, 0, MAX_LABELS):
             raise FoveateError(f"num_labels is {shown(labels)}; it must be a whole number up to {MAX_LABELS}")
-        for dtype in (self.dtype, others.get("dtype"), others.get("torch_dtype")):
-            if isinstance(dtype, str) and not re.fullmatch("b?float(16|32|64)", dtype):
+        for dtype in (self.dtype, others.get("torch_dtype")):
+            known = isinstance(dtype, str) and re.fullmatch("b?float(16|32|64)", dtype)
+            if dtype is not None and not known and type(dtype).__name__ != "dtype":
                 raise FoveateError(f"dtype is {shown(dtype)}; write float32, bfloat16 or float16")
 
     @property

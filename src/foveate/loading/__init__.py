@@ -111,9 +111,10 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     known: Any = AutoModelForCausalLM._model_mapping.get(type(config), ())
     names = {model.__name__ for model in (known if isinstance(known, tuple) else (known,))}
     architectures = given.get("architectures") or list(names)
-    if not isinstance(architectures, list) or not any(name in names for name in architectures):
-        holds = (*architectures, kind)[0] if isinstance(architectures, list) else architectures
-        raise FoveateError(f"{folder} holds a {holds:.80}, which is not a causal language model")
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise FoveateError(f"{path}: architectures is {shown(architectures)}; it must be a list of names")
+    if not names & set(architectures):
+        raise FoveateError(f"{folder} holds a {(*architectures, kind)[0]:.80}, which is not a causal language model")
     return config
 
 

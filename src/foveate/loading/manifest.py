@@ -34,11 +34,17 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder; None if there is none, or one that is not as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if not isinstance(manifest, dict) or manifest.pop(DIGEST, None) != _digest(manifest):
+            return None
+    except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(manifest, dict) or manifest.pop(DIGEST, None) != _digest(manifest):
-        return None
-    return manifest
+    return manifest if _lists_files(manifest.get("files")) else None
+
+
+def _lists_files(entries: Any) -> bool:
+    return isinstance(entries, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get("size"), int) and DIGEST in entry for entry in entries.values()
+    )
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
