@@ -6,42 +6,67 @@ counts are medians and ratios of one run.
 
 from __future__ import annotations
 
-import copy
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from foveate.bench.engines import Engine, NotPossibleError
+from foveate.bench.peers import Contender, contender
+from foveate.bench.repeats import ratio, spread
+from foveate.bench.roofline import Bandwidth, firings, synchronize
+from foveate.bench.room import has_room
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 
-READ_FLOPS = 3e13  # a context that takes more to read is filled with random numbers: the time per token is the same
-WARM_UP = 8  # tokens
+READ_FLOPS = 3e12  # a context that takes more to read is filled with random numbers: the time per token is the same
+WARM_UP = 64  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeTime:
-    """One model at one context. Times are per step, in which each of ``batch`` rows gains a token."""
+    """One model at one context. Times are per step, in which each of ``batch`` rows gains a token.
+
+    Attributes:
+        context: tokens read before, by the longest row.
+        ms_per_token, ms_low, ms_high: median, fastest and slowest repeat of the mean over a repeat's tokens.
+        prefill_tokens_per_s: None if the state was filled, not read, or there is none.
+        state_bytes: kept after the context, what is reserved ahead included.
+        firings: calls per token of the layers of each stride; None for a model that is no walk.
+        predicted: FLOPs per token, bytes of state and of weights, from ``foveate.cost``.
+        read_bytes: of weights and state that a step must read.
+        roofline_ms: the time to read them at ``bandwidth``, bytes per second of a plain matrix-vector product in the
+            same turns; ``over_roofline`` is the median of the turns' ratios to it.
+        ratio, ratio_low, ratio_high: of the time per token to that of the model ``against``, turn by turn.
+    """
 
     name: str
     walk: str | None
     context: int
     batch: int
+    ragged: bool
     dtype: str
-    ms_per_token: float  # median over the repeats of the mean over a repeat's tokens
-    ms_low: float  # fastest and slowest repeat
+    ms_per_token: float
+    ms_low: float
     ms_high: float
     tokens_per_s: float
-    prefill_tokens_per_s: float | None  # None: the state was filled, not read
+    prefill_tokens_per_s: float | None
     state_bytes: int
     weight_bytes: int
-    firings: dict[str, float] | None  # runs per token of the layers of each stride
-    predicted: dict[str, float] | None  # FLOPs per token and bytes of state, from cost.py
+    firings: dict[str, float] | None
+    predicted: dict[str, float] | None
+    read_bytes: float | None
+    bandwidth: float | None
+    roofline_ms: float | None
+    over_roofline: float | None
+    against: str
+    ratio: float
+    ratio_low: float
+    ratio_high: float
     repeats: int
     tokens: int
     threads: int
@@ -51,150 +76,221 @@ class DecodeTime:
         return asdict(self)
 
 
-class _Subject:
-    """A model and its state after a context that grows from measurement to measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How to time: ``tokens`` greedy steps, ``repeats`` times.
 
-    def __init__(self, name: str, model: PreTrainedModel, batch: int) -> None:
-        self.name, self.batch = name, batch
-        self.model: Any = model.eval()
-        self.spec = getattr(model.config, "spec", None)
-        self.cache: Any = self.model.make_cache(batch) if hasattr(model, "make_cache") else None
-        self.read: list[Tensor] = []  # the ids of the context, which generate wants to see again
-        self.length = 0
+    Attributes:
+        through_generate: time ``model.generate`` where there is one, instead of a bare loop over ``forward``.
+        ragged: rows of different lengths, from half the first context to all of it, padded on the left.
+        roofline: also measure the bandwidth of matrix-vector products in the shapes of the first walk.
+        against: the model that ratios are to; by default the first.
+    """
+
+    tokens: int = 64
+    repeats: int = 5
+    through_generate: bool = False
+    ragged: bool = False
+    roofline: bool = False
+    against: str | None = None
+
+
+class _Subject:
+    """A model whose context grows from measurement to measurement."""
+
+    def __init__(self, name: str, given: Contender, batch: int, timing: Timing) -> None:
+        self.name, self.timing, self.walk = name, timing, given.walk
+        self.engine: Engine = given.engine(given.model, batch, given.spec)
+        self.tokens = min(timing.tokens, self.engine.most_tokens or timing.tokens)
+        self.texts: list[Tensor] = []  # the ids of the context, which generate wants to see again
         self.prefill_tokens_per_s: float | None = None
         self.random = torch.Generator().manual_seed(0)
+        self.seconds: list[float] = []
 
     def _ids(self, columns: int) -> Tensor:
-        ids = torch.randint(self.model.config.vocab_size, (self.batch, columns), generator=self.random)
-        return ids.to(self.model.device)
+        shape = (self.engine.batch, columns)
+        return torch.randint(self.engine.vocab_size, shape, generator=self.random).to(self.engine.device)
 
-    def grow(self, context: int, note: Callable[[str], Any]) -> None:
+    def grow(self, context: int, note: Callable[[str], Any]) -> bool:
         """Read random tokens up to ``context``; where that takes too long, make up the state they would leave."""
-        missing = context - self.length
-        load = Load(context=context, vocab_size=self.model.config.vocab_size)
-        if self.spec is not None and missing * predict(self.spec, load).total.flops_per_token / 2 > READ_FLOPS:
+        engine = self.engine
+        engine.prepare(context + self.timing.tokens)
+        missing = context - engine.columns
+        slow = engine.flops_to_read(missing) > READ_FLOPS
+        if not has_room(engine.bytes_to_hold(context), engine.device, f"{self.name} at {context:,} tokens", note):
+            return False
+        if slow and not self.timing.ragged and engine.fill(context):
             note(f"{self.name}: reading {context:,} tokens takes too long; its state is filled with random numbers")
-            self.cache.fill(context, self.model.dtype, self.model.device)
             self.prefill_tokens_per_s = None
-            self.read = [self._ids(context)]
+            self.texts = [self._ids(context)]
+        elif slow:
+            note(f"{self.name} at {context:,} tokens: left out, it would take too long")
+            return False
         else:
-            ids = self._ids(missing)
-            self.read.append(ids)
-            start = time.perf_counter()
-            if hasattr(self.model, "read"):
-                self.model.read(ids, self.cache)
-            else:
-                output = self.model(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
-                self.cache = output.past_key_values
-            _wait(self.model)
-            self.prefill_tokens_per_s = self.batch * missing / (time.perf_counter() - start)
-        self.length = context
+            note(f"{self.name}: reading {context:,} tokens")
+            self._read(missing)
+        return True
 
-    def decode(self, tokens: int, through_generate: bool) -> float:
-        """Seconds per step of ``tokens`` greedy steps from the context on, which leave the state as it was."""
-        cache, ids = copy.deepcopy(self.cache), self._ids(1)
-        everything = torch.cat([*self.read, ids], 1)
-        _wait(self.model)
+    def _read(self, columns: int) -> None:
+        if not self.engine.columns:
+            self.texts = []
+        ids_BT, pads = self._ids(columns), None
+        if self.timing.ragged and not self.engine.columns:
+            pads = np.random.default_rng(0).integers(0, columns // 2, self.engine.batch, endpoint=True)
+            pads[0] = 0
+        start = time.perf_counter()
+        self.engine.read(ids_BT, pads)
+        synchronize(self.engine.device)
+        tokens = ids_BT.numel() - (0 if pads is None else int(pads.sum()))
+        self.prefill_tokens_per_s = tokens / (time.perf_counter() - start) if self.engine.state_bytes else None
+        self.texts.append(ids_BT)
+
+    def decode(self, tokens: int) -> float:
+        """Seconds per step of ``tokens`` greedy steps from the context on, which leave the context as it was."""
+        engine = self.engine
+        state, ids_B1 = engine.fork(tokens), self._ids(1)
+        through_generate = self.timing.through_generate and engine.generates
+        text_BT = torch.cat([*self.texts, ids_B1], 1) if through_generate else ids_B1
+        synchronize(engine.device)
         start = time.perf_counter()
         if through_generate:
-            length = {"max_new_tokens": tokens, "min_new_tokens": tokens}
-            self.model.generate(everything, past_key_values=cache, do_sample=False, pad_token_id=0, **length)
+            engine.generate(text_BT, tokens, state)
         else:
             for _ in range(tokens):
-                logits = self.model(ids, past_key_values=cache, use_cache=True).logits
-                ids = logits[:, -1].argmax(-1, keepdim=True)
-        _wait(self.model)
+                ids_B1 = engine.step(ids_B1, state).argmax(-1, keepdim=True)
+        synchronize(engine.device)
         return (time.perf_counter() - start) / tokens
 
-    @property
-    def state_bytes(self) -> int:
-        if hasattr(self.cache, "nbytes"):
-            return self.cache.nbytes
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
-
-    def result(self, seconds: list[float], tokens: int) -> DecodeTime:
-        firings = predicted = None
-        if self.spec is not None:
-            dtype = str(self.model.dtype).removeprefix("torch.")
-            load = Load(context=self.length, vocab_size=self.model.config.vocab_size, batch=self.batch, dtype=dtype)
-            total = predict(self.spec, load).total
-            firings = {str(run.stride): 1 / run.stride for run in self.spec.runs if run.layers}
-            predicted = {"flops_per_token": total.flops_per_token, "state_bytes": total.cache_bytes}
-        median = statistics.median(seconds)
+    def result(self, reference: _Subject, bandwidths: list[float]) -> DecodeTime:
+        engine, spec = self.engine, self.engine.spec
+        calls = predicted = None
+        if spec is not None:
+            load = Load(context=engine.columns, vocab_size=engine.vocab_size, batch=engine.batch, dtype=engine.dtype)
+            cost = predict(spec, load)
+            calls = {str(k): v for k, v in firings(spec, engine.lengths.tolist(), self.tokens).items()}
+            calls = {str(run.stride): calls[str(run.stride)] for run in spec.runs if run.layers}
+            predicted = {
+                "flops_per_token": cost.total.flops_per_token,
+                "state_bytes": cost.total.cache_bytes,
+                "weight_bytes": cost.weight_bytes,
+            }
+        read_bytes = engine.bytes_read(self.tokens) if bandwidths else None
+        roofline = over = None
+        if read_bytes is not None:
+            roofs = [read_bytes / bandwidth for bandwidth in bandwidths]
+            roofline, over = 1e3 * read_bytes / spread(bandwidths).median, ratio(self.seconds, roofs).median
+        seconds, relation = spread(self.seconds), ratio(self.seconds, reference.seconds)
         return DecodeTime(
             name=self.name,
-            walk=str(self.spec) if self.spec is not None else None,
-            context=self.length,
-            batch=self.batch,
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            ms_per_token=1e3 * median,
-            ms_low=1e3 * min(seconds),
-            ms_high=1e3 * max(seconds),
-            tokens_per_s=self.batch / median,
+            walk=self.walk,
+            context=engine.columns,
+            batch=engine.batch,
+            ragged=self.timing.ragged,
+            dtype=engine.dtype,
+            ms_per_token=1e3 * seconds.median,
+            ms_low=1e3 * seconds.low,
+            ms_high=1e3 * seconds.high,
+            tokens_per_s=engine.batch / seconds.median,
             prefill_tokens_per_s=self.prefill_tokens_per_s,
-            state_bytes=self.state_bytes,
-            weight_bytes=sum(p.nbytes for p in self.model.parameters()),
-            firings=firings,
+            state_bytes=engine.state_bytes,
+            weight_bytes=engine.weight_bytes,
+            firings=calls,
             predicted=predicted,
-            repeats=len(seconds),
-            tokens=tokens,
+            read_bytes=read_bytes,
+            bandwidth=spread(bandwidths).median if bandwidths else None,
+            roofline_ms=roofline,
+            over_roofline=over,
+            against=reference.name,
+            ratio=relation.median,
+            ratio_low=relation.low,
+            ratio_high=relation.high,
+            repeats=len(self.seconds),
+            tokens=self.tokens,
             threads=torch.get_num_threads(),
-            device=str(self.model.device),
+            device=str(engine.device),
         )
 
 
 def time_decoding(
-    models: Mapping[str, PreTrainedModel],
+    models: Mapping[str, Any],
     *,
     context: int | Sequence[int],
     batch: int = 1,
     tokens: int = 64,
     repeats: int = 5,
     through_generate: bool = False,
+    ragged: bool = False,
+    roofline: bool = False,
+    against: str | None = None,
     note: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[DecodeTime]:
     """Decode ``tokens`` tokens after ``context`` random ones with each model in turn, ``repeats`` times.
 
     Args:
-        models: name to causal language model; ours read the context in chunks, others in one call.
+        models: name to causal language model, or what ``make_models`` made.
         context: one number of tokens, or several: measured from the shortest on, each going on from the one before.
-        through_generate: time ``model.generate`` instead of a bare loop over ``forward``.
+            What there is no memory or no time for is left out, and ``note`` told.
+        through_generate, ragged, roofline, against: see ``Timing``.
         note: told in a line what is being done.
 
     Raises:
-        FoveateError: for a context, batch, number of tokens or of repeats below 1.
+        FoveateError: for a context, batch, number of tokens or of repeats below 1; ragged rows in a batch of one.
     """
     contexts = sorted([context] if isinstance(context, int) else context)
     for name, value in {"context": contexts[0], "batch": batch, "tokens": tokens, "repeats": repeats}.items():
         if value < 1:
             raise FoveateError(f"{name} is {value}; it must be at least 1")
-    return _time_decoding(models, contexts, batch, tokens, repeats, through_generate, note)
+    if ragged and batch == 1:
+        raise FoveateError("batch is 1: rows of different lengths take at least 2")
+    if against is not None and against not in models:
+        raise FoveateError(f"there is no model {against!r} to relate to; choose one of {', '.join(models)}")
+    timing = Timing(
+        tokens=tokens,
+        repeats=repeats,
+        through_generate=through_generate,
+        ragged=ragged,
+        roofline=roofline,
+        against=against,
+    )
+    return _time_decoding({name: contender(model) for name, model in models.items()}, contexts, batch, timing, note)
 
 
 @torch.inference_mode()
 def _time_decoding(
-    models: Mapping[str, PreTrainedModel],
+    contenders: Mapping[str, Contender],
     contexts: list[int],
     batch: int,
-    tokens: int,
-    repeats: int,
-    through_generate: bool,
+    timing: Timing,
     note: Callable[[str], Any],
 ) -> Iterator[DecodeTime]:
-    subjects = [_Subject(name, model, batch) for name, model in models.items()]
+    subjects = [_Subject(name, given, batch, timing) for name, given in contenders.items()]
+    bandwidth = _bandwidth(subjects) if timing.roofline else None
     for context in contexts:
+        ready = []
         for subject in subjects:
-            note(f"{subject.name}: reading {context:,} tokens")
-            subject.grow(context, note)
-            subject.decode(min(tokens, WARM_UP), through_generate)
-        seconds: dict[str, list[float]] = {subject.name: [] for subject in subjects}
-        for _ in range(repeats):
-            for subject in subjects:
-                seconds[subject.name].append(subject.decode(tokens, through_generate))
-        for subject in subjects:
-            yield subject.result(seconds[subject.name], tokens)
+            try:
+                if subject.grow(context, note):
+                    subject.decode(min(subject.tokens, WARM_UP))
+                    ready.append(subject)
+            except NotPossibleError as error:
+                note(f"{subject.name}: left out, {error}")
+            subject.seconds = []
+        bandwidths: list[float] = []
+        for _ in range(timing.repeats):
+            if bandwidth is not None:
+                bandwidths.append(bandwidth.measure())
+            for subject in ready:
+                subject.seconds.append(subject.decode(subject.tokens))
+        reference = next((subject for subject in ready if subject.name == timing.against), None)
+        for subject in ready:
+            yield subject.result(reference or ready[0], bandwidths)
+        subjects = ready  # what has no room at a context has none at a longer one
 
 
-def _wait(model: PreTrainedModel) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
+def _bandwidth(subjects: list[_Subject]) -> Bandwidth | None:
+    """Of the shapes of the first walk's tokens."""
+    found = (subject for subject in subjects if subject.engine.spec is not None)
+    first = next(found, None)
+    if first is None or first.engine.spec is None:
+        return None
+    return Bandwidth(first.engine.spec.levels[0], first.engine.model.dtype, first.engine.device)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from transformers import PreTrainedModel
 
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
@@ -29,6 +28,7 @@ class TrainingMemory:
 
     Attributes:
         kept_bytes: kept from the forward pass for the backward, beside the parameters, each storage once.
+        saved_bytes: what saved-tensor hooks are shown of it.
         predicted_kept_bytes: the same by ``foveate.cost``; None for a model that is not a walk.
         state_bytes: parameters, gradients and Adam's moments.
         peak_bytes: the most that all tensors took at one time, parameters and optimizer included. What a kernel takes
@@ -41,6 +41,7 @@ class TrainingMemory:
     dtype: str
     device: str
     kept_bytes: int
+    saved_bytes: int
     predicted_kept_bytes: int | None
     state_bytes: int
     peak_bytes: int
@@ -50,12 +51,13 @@ class TrainingMemory:
 
 
 def measure_training_memory(
-    model: PreTrainedModel, *, name: str, batch: int, context: int, bf16: bool = False
+    model: Any, *, name: str, batch: int, context: int, bf16: bool = False, spare: bool = True
 ) -> TrainingMemory:
     """Take two training steps with a copy of ``model`` and count what the second needs; the model stays as it is.
 
     Args:
         bf16: compute under bf16 autocast.
+        spare: if not, it is the model itself that is trained.
 
     Raises:
         FoveateError: for a batch below 1 or a context below 2.
@@ -63,7 +65,7 @@ def measure_training_memory(
     for what, value, least in (("batch", batch, 1), ("context", context, 2)):
         if value < least:
             raise FoveateError(f"{what} is {value}; it must be at least {least}")
-    step = _Step(copy.deepcopy(model).train(), batch, context, bf16)
+    step = Step((copy.deepcopy(model) if spare else model).train(), batch, context, bf16)
     step.forward().backward()  # allocates gradients and moments, and whatever the model makes once
     step.update()
     kept_bytes = step.kept_bytes()
@@ -74,17 +76,18 @@ def measure_training_memory(
         dtype="bfloat16" if bf16 else "float32",
         device=str(model.device),
         kept_bytes=kept_bytes,
+        saved_bytes=step.saved_bytes(),
         predicted_kept_bytes=_predict_kept(model, batch, context, bf16),
         state_bytes=_total_bytes(step.states()) + sum(p.nbytes for p in step.model.parameters() if p.requires_grad),
         peak_bytes=step.peak_bytes(),
     )
 
 
-class _Step:
+class Step:
     """A model, its optimizer and a batch of random tokens."""
 
-    def __init__(self, model: PreTrainedModel, batch: int, context: int, bf16: bool) -> None:
-        self.model: Any = model  # Any: transformers' stubs hide what a module can be called with
+    def __init__(self, model: Any, batch: int, context: int, bf16: bool) -> None:
+        self.model = model
         self.bf16 = bf16
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
         generator = torch.Generator().manual_seed(0)
@@ -113,6 +116,22 @@ class _Step:
             before = live.bytes
             loss = self.forward()
         return live.bytes - before - loss.nbytes
+
+    def saved_bytes(self) -> int:
+        """What saved-tensor hooks are shown, parameters apart, each storage once."""
+        given = {tensor.untyped_storage().data_ptr() for tensor in self.states()}
+        saved: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in given:
+                saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = self.forward()  # held: its graph holds what is saved, so that no address is used twice
+        del loss
+        return sum(saved.values())
 
     def peak_bytes(self) -> int:
         with _LiveBytes(self.states()) as live:
@@ -160,7 +179,7 @@ def _total_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def _predict_kept(model: PreTrainedModel, batch: int, context: int, bf16: bool) -> int | None:
+def _predict_kept(model: Any, batch: int, context: int, bf16: bool) -> int | None:
     spec = getattr(model.config, "spec", None)
     if spec is None:
         return None

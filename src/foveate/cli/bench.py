@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.cli.shape import add_shape_arguments
@@ -14,16 +15,21 @@ from foveate.shape import config_values
 from foveate.values import count, length
 
 if TYPE_CHECKING:
-    from foveate.bench.decode import DecodeTime
+    import torch
 
 HELP = "measure speed and memory"
 EXAMPLES = """examples:
-  foveate bench decode --walk "2@1 8@4 2@1" --walk 12@1 --hidden 512
-  foveate bench decode --walk 12@1 --peer llama --generate --hidden 512 --context 512
-  foveate bench train --walk 12@1 --walk "2@1 8@4 2@1" --peer llama --hidden 512
-  foveate bench decode --walk 6@1:fovea --hidden 256 --context 1k --context 64k --context 1M --json"""
+  foveate bench decode --walk 14@1 --walk "6@1 8@4 12@16 0@1" --hidden 512 --context 512 --context 8k
+  foveate bench decode --walk 12@1 --peer llama --peer llama-static --dtype fp32 --dtype bf16 --batch 1 --batch 16
+  foveate bench decode --walk 12@1 --walk "2@1 8@4 2@1" --walk 12@1:fovea --context 1k --context 64k --plot growth
+  foveate bench memory --walk 14@1 --walk "0@1 14@16 8@4 8@1" --hidden 512 --context 512
+  foveate bench train --walk 12@1 --walk "2@1 8@4 2@1" --peer llama --hidden 512 --json"""
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+TRAIN_DTYPES = ("fp32", "bf16", "float32", "bfloat16")
+TABLE_WIDTH = 200  # where no terminal says how wide it is
+
+Record = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,139 +37,241 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decode = kinds.add_parser(
         "decode",
         help="milliseconds per generated token over contexts",
-        description="Milliseconds per generated token, with random weights, the walks timed in turn in one run.",
+        description="Milliseconds per generated token, with random weights, the models timed in turn in one run, and "
+        "the least that weights and state take to be read.",
         epilog=EXAMPLES,
     )
-    _add_common(decode)
-    decode.add_argument(
-        "--context", type=length, action="append", metavar="N", help="tokens read before, repeatable (default: 1024)"
-    )
-    decode.add_argument(
-        "--batch", type=count, action="append", metavar="N", help="rows at once, repeatable (default: 1)"
-    )
-    decode.add_argument("--dtype", choices=(*DTYPES, *DTYPES.values()), default="fp32", help="default: fp32")
+    _add_common(decode, context="1024", batch=1, dtype="fp32", dtypes=(*DTYPES, *DTYPES.values()))
+    decode.add_argument("--repeats", type=count, default=5, metavar="N", help="repeats in turn (default: 5)")
     decode.add_argument("--tokens", type=count, default=128, metavar="N", help="tokens per repeat (default: 128)")
     decode.add_argument("--generate", action="store_true", help="time model.generate instead of a bare loop")
+    decode.add_argument(
+        "--ragged", action="store_true", help="rows of different lengths, from half the first context to all of it"
+    )
+    _add_plot(decode)
+    memory = kinds.add_parser(
+        "memory",
+        help="bytes of training and of the cache",
+        description="Bytes saved for the backward pass, the peak of a process that trains, and bytes of the cache.",
+        epilog=EXAMPLES,
+    )
+    _add_common(memory, context="512", batch=1, dtype="fp32", dtypes=TRAIN_DTYPES)
+    memory.add_argument(
+        "--no-peak", action="store_true", help="leave the peak out, which trains in a process of its own"
+    )
+    _add_plot(memory)
     train = kinds.add_parser(
         "train",
         help="training tokens per second",
-        description="Training tokens per second, with random weights and tokens, a step of each walk in turn.",
+        description="Training tokens per second, with random weights and tokens, a step of each model in turn.",
         epilog=EXAMPLES,
     )
-    _add_common(train)
-    train.add_argument("--context", type=length, default=512, metavar="N", help="tokens of a sequence (default: 512)")
-    train.add_argument("--batch", type=count, default=8, metavar="N", help="sequences of a step (default: 8)")
-    train.add_argument(
-        "--dtype", choices=("fp32", "bf16", "float32", "bfloat16"), default="bf16", help="of autocast (default: bf16)"
-    )
+    _add_common(train, context="512", batch=8, dtype="bf16", dtypes=TRAIN_DTYPES)
+    train.add_argument("--repeats", type=count, default=5, metavar="N", help="steps of each (default: 5)")
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(
+    parser: argparse.ArgumentParser, *, context: str, batch: int, dtype: str, dtypes: Sequence[str]
+) -> None:
     add_shape_arguments(parser, several=True)
     parser.add_argument(
-        "--peer", action="append", default=[], metavar="P", help="another model, in the first walk's shape: llama"
+        "--peer", action="append", default=[], metavar="P", help="another model in the first walk's shape, repeatable: "
+        "llama, llama-static, x-transformers, hourglass-transformer, simple-hierarchical-transformer, megabyte, "
+        "spacebyte-megabyte",
+    )  # fmt: skip
+    parser.add_argument("--peer-path", metavar="DIR", help="a checkout of kjslag/spacebyte, for spacebyte-megabyte")
+    parser.add_argument(
+        "--context", type=length, action="append", metavar="N", help=f"tokens, repeatable (default: {context})"
     )
+    parser.add_argument(
+        "--batch", type=count, action="append", metavar="N", help=f"rows, repeatable (default: {batch})"
+    )
+    parser.add_argument(
+        "--dtype", choices=dtypes, action="append", metavar="T", help=f"{', '.join(dtypes[: len(dtypes) // 2])}, "
+        f"repeatable (default: {dtype})",
+    )  # fmt: skip
+    parser.set_defaults(default_context=int(context), default_batch=batch, default_dtype=dtype)
+    parser.add_argument("--against", metavar="NAME", help="the walk or peer that ratios are to (default: the first)")
     parser.add_argument("--vocab", type=count, default=4096, metavar="N", help="rows of the embedding (default: 4096)")
-    parser.add_argument("--repeats", type=count, default=5, metavar="N", help="repeats in turn (default: 5)")
     parser.add_argument("--threads", type=count, metavar="N", help="threads of the CPU (default: torch's choice)")
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda or mps (default: cpu)")
     parser.add_argument("--json", action="store_true", help="one JSON object per measurement on standard output")
 
 
+def _add_plot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plot", metavar="DIR", help="draw growth over two contexts or more there, as SVG and PNG")
+
+
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from foveate.bench.peers import make_models
     from foveate.loading import pick_device
 
     if not args.walk:
         raise FoveateError("--walk is missing; write for example --walk '2@1 8@4 2@1' or --walk 6@1:fovea")
     if args.threads:
         torch.set_num_threads(args.threads)
-    shapes = [config_values(argparse.Namespace(**{**vars(args), "walk": walk})) for walk in args.walk]
-    dtype = DTYPES.get(args.dtype, args.dtype)
-    weights = torch.float32 if args.kind == "train" else getattr(torch, dtype)
-    models = make_models(shapes, args.peer, vocab_size=args.vocab, device=str(pick_device(args.device)), dtype=weights)
-    {"decode": _decode, "train": _train}[args.kind](args, models, dtype)
+    args.shapes = [config_values(argparse.Namespace(**{**vars(args), "walk": walk})) for walk in args.walk]
+    args.device = pick_device(args.device)
+    args.context = sorted(args.context or [args.default_context])
+    args.batch = args.batch or [args.default_batch]
+    args.dtype = [DTYPES.get(dtype, dtype) for dtype in args.dtype or [args.default_dtype]]
+    args.against = _against(args)
+    folder = None
+    if getattr(args, "plot", None):
+        from foveate.report.files import check_folder
+
+        folder = Path(args.plot).expanduser()
+        check_folder(folder)
+    records = []
+    for record in {"decode": _decode, "memory": _memory, "train": _train}[args.kind](args):
+        records.append(record)
+        if args.json:
+            print(json.dumps(record), flush=True)
+    if not records:
+        raise FoveateError("nothing was measured: every model was left out, as said above")
+    if not args.json:
+        _print(args.kind, records)
+    if folder is not None:
+        _plot(args.kind, records, folder)
+
+
+def _against(args: argparse.Namespace) -> str | None:
+    """The name of the model that ratios are to, be it given as a preset."""
+    if args.against is None:
+        return None
+    names = [shape["walk"] for shape in args.shapes]
+    given = dict(zip(args.walk, names, strict=True)) | {name: name for name in [*names, *args.peer]}
+    if args.against not in given:
+        raise FoveateError(
+            f"--against {args.against!r} is not measured; choose one of {', '.join([*names, *args.peer])}"
+        )
+    return given[args.against]
 
 
 def _note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _decode(args: argparse.Namespace, models: dict[str, Any], dtype: str) -> None:
+def _models(args: argparse.Namespace, dtype: torch.dtype, positions: int) -> dict[str, Any]:
+    from foveate.bench.peers import make_models
+
+    return make_models(
+        args.shapes,
+        args.peer,
+        vocab_size=args.vocab,
+        positions=positions,
+        peer_path=_peer_path(args),
+        device=args.device,
+        dtype=dtype,
+    )
+
+
+def _peer_path(args: argparse.Namespace) -> Path | None:
+    return Path(args.peer_path).expanduser().resolve() if args.peer_path else None
+
+
+def _decode(args: argparse.Namespace) -> Iterator[Record]:
+    import torch
+
     from foveate.bench.decode import time_decoding
 
-    shown = []
-    for batch in args.batch or [1]:
-        for result in time_decoding(
-            models,
-            context=args.context or [1024],
-            batch=batch,
-            tokens=args.tokens,
-            repeats=args.repeats,
-            through_generate=args.generate,
-            note=_note,
-        ):
-            shown.append(result)
-            if args.json:
-                print(json.dumps(result.to_json()), flush=True)
-    if not args.json:
-        _print_decoding(shown)
+    for dtype in args.dtype:
+        models = _models(args, getattr(torch, dtype), max(args.context) + args.tokens + 1)
+        for batch in args.batch:
+            for result in time_decoding(
+                models,
+                context=args.context,
+                batch=batch,
+                tokens=args.tokens,
+                repeats=args.repeats,
+                through_generate=args.generate,
+                ragged=args.ragged,
+                roofline=True,
+                against=args.against,
+                note=_note,
+            ):
+                yield result.to_json()
 
 
-def _train(args: argparse.Namespace, models: dict[str, Any], dtype: str) -> None:
+def _memory(args: argparse.Namespace) -> Iterator[Record]:
+    import torch
+
+    from foveate.bench.footprint import measure_footprints
+    from foveate.bench.resident import peak_bytes
+
+    requests = {shape["walk"]: {"shape": shape, "peer": None} for shape in args.shapes}
+    requests |= {name: {"shape": args.shapes[0], "peer": name} for name in args.peer}
+    path = _peer_path(args)
+    for context in args.context:
+        models = _models(args, torch.float32, context)
+        for batch in args.batch:
+            for dtype in args.dtype:
+                common = {
+                    "vocab_size": args.vocab,
+                    "positions": context,
+                    "peer_path": None if path is None else str(path),
+                    "device": str(args.device),
+                    "batch": batch,
+                    "context": context,
+                    "bf16": dtype != "float32",
+                    "threads": torch.get_num_threads(),
+                }
+
+                def peak(name: str, common: Record = common) -> int | None:
+                    return None if args.no_peak else peak_bytes({**requests[name], **common})
+
+                for result in measure_footprints(
+                    models,
+                    context=context,
+                    batch=batch,
+                    dtype=getattr(torch, dtype),
+                    peak=peak,
+                    against=args.against,
+                    note=_note,
+                ):
+                    yield result.to_json()
+
+
+def _train(args: argparse.Namespace) -> Iterator[Record]:
+    import torch
+
     from foveate.bench.train import time_training
 
-    results = time_training(
-        models, context=args.context, batch=args.batch, steps=args.repeats, bf16=dtype == "bfloat16", note=_note
-    )
-    if args.json:
-        for result in results:
-            print(json.dumps(result.to_json()))
-        return
-    rows = [
-        (
-            r.walk or r.name,
-            f"{r.params:,}",
-            f"{r.train_tokens_per_s:,.0f}",
-            f"{r.tokens_per_s_low:,.0f}–{r.tokens_per_s_high:,.0f}",
-            f"{r.train_tokens_per_s / results[0].train_tokens_per_s:.2f}",
-        )
-        for r in results
-    ]
-    title = f"training, {dtype}, {args.batch} x {args.context} tokens, {results[0].threads} threads; median step"
-    _print_table(title, ("walk", "parameters", "tokens/s", "low–high", "ratio"), rows)
+    models = _models(args, torch.float32, max(args.context))
+    for context in args.context:
+        for batch in args.batch:
+            for dtype in args.dtype:
+                for result in time_training(
+                    models,
+                    context=context,
+                    batch=batch,
+                    steps=args.repeats,
+                    bf16=dtype == "bfloat16",
+                    peak=True,
+                    against=args.against,
+                    note=_note,
+                ):
+                    yield result.to_json()
 
 
-def _print_decoding(results: list[DecodeTime]) -> None:
-    first: dict[tuple[int, int], float] = {}
-    rows = []
-    for r in results:
-        base = first.setdefault((r.context, r.batch), r.ms_per_token)
-        rows.append(
-            (
-                r.walk or r.name,
-                f"{r.context:,}",
-                str(r.batch),
-                f"{r.ms_per_token:.2f}",
-                f"{r.ms_low:.2f}–{r.ms_high:.2f}",
-                f"{r.ms_per_token / base:.2f}",
-                f"{r.state_bytes / 2**20:.1f} MiB",
-                "filled" if r.prefill_tokens_per_s is None else f"{r.prefill_tokens_per_s:,.0f}",
-            )
-        )
-    title = f"decoding, {results[0].dtype}, {results[0].threads} threads; median of {results[0].repeats}"
-    _print_table(title, ("walk", "context", "batch", "ms/token", "low–high", "ratio", "state", "read, tokens/s"), rows)
-
-
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print(kind: str, records: list[Record]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify="left" if column == "walk" else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    from foveate.report.bench_tables import decode_table, memory_table, train_table
+
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    console.print({"decode": decode_table, "memory": memory_table, "train": train_table}[kind](records))
+
+
+def _plot(kind: str, records: list[Record], folder: Path) -> None:
+    from foveate.files import write_atomically
+    from foveate.report.growth_plots import growth_plots
+
+    drawn = list(growth_plots(kind, records))
+    if not drawn:
+        _note("--plot: nothing to draw; measure at two contexts or more")
+    for plot in drawn:
+        write_atomically(folder / f"{plot.name}.svg", plot.svg)
+        write_atomically(folder / f"{plot.name}.png", plot.png)
+        _note(f"plot: {folder / plot.name}.svg and .png")

@@ -1,0 +1,375 @@
+"""How a kind of model generates a token: what it keeps of a context, how it goes on, and what that makes it read.
+
+Shape legend: B batch rows, T columns, V vocabulary, K key-value heads, d head width.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StaticCache
+
+from foveate.bench.roofline import bytes_read
+from foveate.cost import Load, predict
+from foveate.errors import FoveateError
+from foveate.spec import HierarchySpec
+
+CHUNK = 2048  # columns that a model without a reader of its own is given at once
+GROWTH = 2.5  # while a tape that grows by half is copied, the old one and the new are there
+
+
+class NotPossibleError(FoveateError):
+    """This kind of model cannot do what is to be measured."""
+
+
+class Engine(ABC):
+    """A model, and what it keeps of a context of ``batch`` rows.
+
+    ``read`` lengthens the context. ``fork`` gives a state to decode from, as often as wanted: what decoding writes into
+    one leaves the context as it is. Neither the state nor its copies are ever held twice where that can be avoided.
+
+    Attributes:
+        spec: the walk that costs are predicted by; None if there is none like the model.
+        most_tokens: to decode in one timing, where each token costs as much as the whole context.
+    """
+
+    most_tokens: int | None = None
+    generates = False  # whether the model has the generate of transformers
+
+    def __init__(self, model: Any, batch: int, spec: HierarchySpec | None = None) -> None:
+        self.model = model.eval()
+        self.batch, self.spec = batch, spec
+        self.device: torch.device = self.model.device
+        self.lengths = np.zeros(batch, dtype=np.int64)  # tokens of each row
+        self.columns = 0  # tokens and padding
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def vocab_size(self) -> int:
+        return self.model.config.get_text_config().vocab_size
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(p.nbytes for p in self.model.parameters())
+
+    @property
+    @abstractmethod
+    def state_bytes(self) -> int:
+        """Bytes kept of the context, what is reserved ahead included."""
+
+    def bytes_read(self, tokens: int) -> float | None:
+        """Bytes that a step must read, averaged over the next ``tokens``; None if unknown."""
+        if self.spec is None:
+            return None
+        return bytes_read(self.spec, self.lengths.tolist(), tokens, self.vocab_size, self.dtype)
+
+    def flops_to_read(self, tokens: int) -> float:
+        """FLOPs of reading so many more tokens, roughly."""
+        if self.spec is None:
+            return 2.0 * self.batch * tokens * sum(p.numel() for p in self.model.parameters())
+        load = Load(context=self.columns + tokens, vocab_size=self.vocab_size)
+        return self.batch * tokens * predict(self.spec, load).total.train_flops_per_token / 3
+
+    def bytes_to_hold(self, context: int) -> float:
+        """Bytes that holding so long a context, and decoding from it, takes beyond what is held now; roughly."""
+        if self.spec is None:
+            return 0.0
+        load = Load(context=context, vocab_size=self.vocab_size, batch=self.batch, dtype=self.dtype)
+        return GROWTH * predict(self.spec, load).total.cache_bytes - self.state_bytes
+
+    def read(self, ids_BT: Tensor, pads: np.ndarray | None = None) -> None:
+        """Go on by the tokens ``ids_BT``, of which the first ``pads`` [B] are padding (in the first call alone)."""
+        self._read(ids_BT, pads)
+        self.columns += ids_BT.shape[1]
+        self.lengths = self.lengths + ids_BT.shape[1] - (0 if pads is None else pads)
+
+    def fill(self, context: int) -> bool:
+        """Become the state of ``context`` tokens with random content; False if this kind of state cannot."""
+        if not self._fill(context):
+            return False
+        self.columns = context
+        self.lengths = np.full(self.batch, context, dtype=np.int64)
+        return True
+
+    @abstractmethod
+    def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None: ...
+
+    def _fill(self, context: int) -> bool:
+        return False
+
+    def prepare(self, tokens: int) -> None:  # noqa: B027  # most have nothing to prepare
+        """Before a context is read that will be ``tokens`` long with what is decoded after it."""
+
+    @abstractmethod
+    def fork(self, tokens: int) -> Any:
+        """A state to decode ``tokens`` tokens from."""
+
+    @abstractmethod
+    def step(self, ids_B1: Tensor, state: Any) -> Tensor:
+        """Logits [B, V] after one more token of each row, which the state takes in."""
+
+    def generate(self, ids_BT: Tensor, tokens: int, state: Any) -> None:
+        """``model.generate`` of the text ``ids_BT``, of which the last column is new to the state."""
+        length = {"max_new_tokens": tokens, "min_new_tokens": tokens}
+        self.model.generate(ids_BT, past_key_values=state, do_sample=False, pad_token_id=0, **length)
+
+
+class FoveateEngine(Engine):
+    """Our models."""
+
+    generates = True
+
+    def __init__(self, model: Any, batch: int, spec: HierarchySpec | None = None) -> None:
+        super().__init__(model, batch, spec)
+        self.spec = self.model.config.spec
+        self.cache = self.model.make_cache(batch)
+
+    @property
+    def state_bytes(self) -> int:
+        return self.cache.nbytes
+
+    def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None:
+        mask_BT = None if pads is None else _mask(pads, ids_BT)
+        self.model(ids_BT, attention_mask=mask_BT, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+
+    def _fill(self, context: int) -> bool:
+        self.cache.fill(context, self.model.dtype, self.device)
+        return True
+
+    def fork(self, tokens: int) -> Any:
+        # tapes that overwrite nothing are shared: what one copy writes past a row's end the next writes again
+        shared = {id(tape): tape for tape in self.cache.steps.tapes if not tape.forgets}
+        return copy.deepcopy(self.cache, shared)
+
+    def step(self, ids_B1: Tensor, state: Any) -> Tensor:
+        return self.model(ids_B1, past_key_values=state, use_cache=True).logits[:, -1]
+
+
+class HubEngine(Engine):
+    """A causal language model of transformers with a cache that grows by concatenation."""
+
+    generates = True
+
+    def __init__(self, model: Any, batch: int, spec: HierarchySpec | None = None) -> None:
+        super().__init__(model, batch, spec)
+        self.pads: np.ndarray | None = None
+        self.cache: Any = self._make_cache()
+
+    def _make_cache(self) -> Any:
+        return DynamicCache(config=self.model.config)
+
+    @property
+    def state_bytes(self) -> int:
+        layers = (layer for layer in self.cache.layers if layer.is_initialized)
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+    def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None:
+        self.pads = pads if self.columns == 0 else self.pads
+        start = self.columns
+        for chunk_BT in ids_BT.split(CHUNK, 1):
+            self._call(chunk_BT, self.cache, start, logits_to_keep=1)
+            start += chunk_BT.shape[1]
+
+    def _call(self, ids_BT: Tensor, cache: Any, start: int, **options: Any) -> Tensor:
+        if self.pads is not None:
+            end = start + ids_BT.shape[1]
+            options["attention_mask"] = _mask(self.pads, ids_BT, end)
+            positions = torch.arange(start, end) - torch.from_numpy(self.pads)[:, None]
+            options["position_ids"] = positions.clamp(min=0).to(self.device)
+        return self.model(ids_BT, past_key_values=cache, use_cache=True, **options).logits[:, -1]
+
+    def _fill(self, context: int) -> bool:
+        config = self.model.config.get_text_config()
+        kv_heads = getattr(config, "num_key_value_heads", None)
+        if not kv_heads or self.pads is not None:
+            return False
+        self.cache = self._make_cache()
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        for layer in range(config.num_hidden_layers):
+            shape = (self.batch, kv_heads, context, width)
+            keys, values = (torch.randn(shape, dtype=self.model.dtype, device=self.device) for _ in range(2))
+            self.cache.update(keys, values, layer)
+        return True
+
+    def fork(self, tokens: int) -> Any:
+        # every step makes new tensors of keys and values, so a copy of what points to them is enough
+        twin = copy.copy(self.cache)
+        twin.layers = [copy.copy(layer) for layer in self.cache.layers]
+        return twin
+
+    def step(self, ids_B1: Tensor, state: Any) -> Tensor:
+        start = 0 if self.pads is None else int(state.get_seq_length())
+        return self._call(ids_B1, state, start)
+
+    def generate(self, ids_BT: Tensor, tokens: int, state: Any) -> None:
+        if self.pads is not None:
+            raise NotPossibleError("rows of different lengths are timed in a bare loop, without --generate")
+        super().generate(ids_BT, tokens, state)
+
+
+class StaticHubEngine(HubEngine):
+    """The same with transformers' static cache, made just as long as it has to be."""
+
+    capacity = 1
+
+    def _make_cache(self) -> Any:
+        return StaticCache(config=self.model.config, max_cache_len=self.capacity)
+
+    def prepare(self, tokens: int) -> None:
+        self.capacity = tokens
+        self.cache, self.columns = self._make_cache(), 0
+        self.lengths = np.zeros(self.batch, dtype=np.int64)
+
+    def fork(self, tokens: int) -> Any:
+        twin = super().fork(tokens)
+        for layer in twin.layers:  # keys and values past a row's end are written again; how many there are is not
+            layer.cumulative_length = layer.cumulative_length.clone()
+        return twin
+
+
+class RecomputingEngine(Engine):
+    """A model without a cache: it reads the whole text again for every token."""
+
+    most_tokens = 4
+
+    def __init__(self, model: Any, batch: int, spec: HierarchySpec | None = None) -> None:
+        super().__init__(model, batch, spec)
+        self.ids_BT = torch.zeros((batch, 0), dtype=torch.long, device=self.device)
+
+    @property
+    def state_bytes(self) -> int:
+        return 0
+
+    def bytes_read(self, tokens: int) -> float | None:
+        return float(self.weight_bytes)  # at the least
+
+    def flops_to_read(self, tokens: int) -> float:
+        return self.model.flops(self.batch, self.columns + tokens)  # of every token generated after them
+
+    def bytes_to_hold(self, context: int) -> float:
+        return self.model.forward_bytes(self.batch, context)
+
+    def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None:
+        if pads is not None:  # padding goes to the right, where a causal model does not see it
+            ids_BT = torch.stack([row.roll(-int(pad)) for row, pad in zip(ids_BT, pads, strict=True)])
+        elif (self.lengths != self.columns).any():
+            raise NotPossibleError("rows of different lengths go on by one --context alone where there is no cache")
+        self.ids_BT = torch.cat([self.ids_BT, ids_BT], 1)
+
+    def fork(self, tokens: int) -> Any:
+        room = torch.zeros((self.batch, tokens), dtype=torch.long, device=self.device)
+        ids_BT = torch.cat([self.ids_BT, room], 1)
+        return {"ids": ids_BT, "lengths": torch.from_numpy(self.lengths).to(self.device)}
+
+    def step(self, ids_B1: Tensor, state: Any) -> Tensor:
+        rows = torch.arange(self.batch, device=self.device)
+        state["ids"][rows, state["lengths"]] = ids_B1[:, 0]
+        state["lengths"] = state["lengths"] + 1
+        logits_BTV = self.model(state["ids"][:, : int(state["lengths"].max())]).logits
+        return logits_BTV[rows, state["lengths"] - 1]
+
+
+class XTransformersEngine(Engine):
+    """x-transformers, with the keys and values that it returns."""
+
+    def __init__(self, model: Any, batch: int, spec: HierarchySpec | None = None) -> None:
+        super().__init__(model, batch, spec)
+        self.cache: Any = None
+        self.starts: Tensor | None = None
+
+    @property
+    def state_bytes(self) -> int:
+        if self.cache is None:
+            return 0
+        return sum(t.nbytes for inter in self.cache.attn_intermediates for t in inter.cached_kv or ())
+
+    def _call(self, ids_BT: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        # by default it keeps the newest column alone of what it is given
+        age = {"cache_age": ids_BT.shape[1]} if cache is not None else {}
+        logits_BTV, cache = self.model.net(
+            ids_BT,
+            return_intermediates=True,
+            cache=cache,
+            input_not_include_cache=True,
+            seq_start_pos=self.starts,
+            **age,
+        )
+        return logits_BTV[:, -1], cache
+
+    def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None:
+        if pads is not None:
+            self.starts = torch.from_numpy(pads).to(self.device)
+        for chunk_BT in ids_BT.split(CHUNK, 1):
+            _, self.cache = self._call(chunk_BT, self.cache)
+
+    def _fill(self, context: int) -> bool:
+        if self.starts is not None:
+            return False
+        _, self.cache = self._call(torch.zeros((self.batch, 1), dtype=torch.long, device=self.device), None)
+        for inter in self.cache.attn_intermediates:
+            if inter.cached_kv is not None:
+                shapes = [(*part.shape[:2], context, part.shape[3]) for part in inter.cached_kv]
+                inter.cached_kv = tuple(torch.randn(s, dtype=self.model.dtype, device=self.device) for s in shapes)
+        self.cache.cache_length = context
+        return True
+
+    def fork(self, tokens: int) -> Any:
+        return {"cache": self.cache}  # every step returns a new one
+
+    def step(self, ids_B1: Tensor, state: Any) -> Tensor:
+        logits_BV, state["cache"] = self._call(ids_B1, state["cache"])
+        return logits_BV
+
+
+class MegaByteEngine(Engine):
+    """The MegaByte of kjslag/spacebyte, with its own cache: global layers at each patch, local ones at each byte."""
+
+    def __init__(self, model: Any, batch: int, spec: HierarchySpec | None = None) -> None:
+        super().__init__(model, batch, spec)
+        self.cache: dict[str, Any] = {}
+
+    @property
+    def state_bytes(self) -> int:
+        tensors = [*self.cache.values(), *self.cache.get("->local-cache", {}).values()]
+        return sum(value.nbytes for value in tensors if isinstance(value, Tensor))
+
+    def bytes_read(self, tokens: int) -> float | None:
+        net, element = self.model.net, self.model.dtype.itemsize
+        patch = net.config.patch_size
+        coarse = element * sum(p.numel() for p in net.global_blocks.parameters())
+        fine = [*net.local_blocks.parameters(), *net.logits.parameters(), *net.global_to_local.parameters()]
+        units = self.columns // patch
+        keys = 2 * self.batch * units * element * net.config.d_model * net.config.n_layers
+        return (coarse + keys) / patch + element * sum(p.numel() for p in fine)
+
+    def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None:
+        if pads is not None:
+            raise NotPossibleError(
+                "it feeds longer prompts token by token, all rows in step: a token costs it what it does in even rows"
+            )
+        # only the first call may be longer than what is left of a patch
+        parts = [ids_BT] if self.columns == 0 else ids_BT.split(1, 1)
+        for part_BT in parts:
+            self.model.net(part_BT, cache=self.cache)
+
+    def fork(self, tokens: int) -> Any:
+        # it writes keys and values in place, after those of the context: only what points to them is copied
+        return {key: dict(value) if isinstance(value, dict) else value for key, value in self.cache.items()}
+
+    def step(self, ids_B1: Tensor, state: Any) -> Tensor:
+        logits_BTV, _ = self.model.net(ids_B1, cache=state)
+        return logits_BTV[:, -1]
+
+
+def _mask(pads: np.ndarray, ids_BT: Tensor, columns: int | None = None) -> Tensor:
+    """[B, columns], 1 from each row's first real token on."""
+    column = torch.arange(columns or ids_BT.shape[1])
+    return (column >= torch.from_numpy(pads)[:, None]).long().to(ids_BT.device)
