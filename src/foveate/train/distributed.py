@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ from torch import Tensor
 from foveate.errors import FoveateError
 
 T = TypeVar("T")
+
+SAID = "foveate/said"  # in the store of the processes: how many have asked whether they may speak
+SECONDS_TO_END = 2.0
 
 # how long processes wait for one of them, such as the one that tokenises; one that has ended is noticed at once
 PATIENCE = timedelta(days=7)
@@ -147,7 +151,9 @@ def joined(goes_on_with: str) -> Iterator[World]:
     try:
         yield world
     except Exception as error:
-        if not _may_speak(store, rank):
+        speaks = _may_speak(store, rank)
+        _let_others_end(world, store)
+        if not speaks:
             raise SystemExit(2) from None
         if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_PEER):
             raise FoveateError(f"a process of the run has ended; go on with {goes_on_with}") from None
@@ -162,9 +168,19 @@ def _local() -> int:
 def _may_speak(store: dist.Store, rank: int) -> bool:
     """True for the first process that asks: it has the cause, the others have only lost it."""
     try:
-        return store.add("foveate/said", 1) == 1
+        return store.add(SAID, 1) == 1
     except RuntimeError:  # the process that kept the store has ended
         return rank == 1
+
+
+def _let_others_end(world: World, store: dist.Store) -> None:
+    """Whoever waits for this process is told that it waits in vain, and may still ask the store who speaks."""
+    dist.destroy_process_group(world.group)
+    keeps_store = world.is_main and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    deadline = time.monotonic() + SECONDS_TO_END
+    with contextlib.suppress(RuntimeError):
+        while keeps_store and store.add(SAID, 0) < world.size and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def _check_launcher() -> None:
