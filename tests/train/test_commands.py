@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -124,6 +125,26 @@ def start(flags, tmp_path) -> subprocess.Popen:
     while len(read_metrics(tmp_path / "run")) < 10 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_step_leaves_nothing(flags, number, code, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("foveate.train.run.build_model", lambda *args: os.kill(os.getpid(), number))
+    assert main(flags) == code
+    assert last_line(capsys.readouterr().err) == "interrupted before the first checkpoint; nothing was saved"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_signal_says_what_there_is_to_resume(flags, tmp_path, monkeypatch, capsys) -> None:
+    def twice(self, record) -> None:
+        if record["step"] == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("foveate.train.display.Display.on_record", twice)
+    assert main(flags) == 143
+    line = f"interrupted; the newest checkpoint is of step 5; resume with: foveate train --resume {tmp_path / 'run'}"
+    assert last_line(capsys.readouterr().err) == line
 
 
 @pytest.mark.slow

@@ -17,6 +17,22 @@ def test_a_resumed_log_goes_on_where_the_checkpoint_was(tmp_path) -> None:
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2, "again": True}]
 
 
+def test_a_record_is_whole_however_little_is_written_at_once(tmp_path) -> None:
+    with Metrics(tmp_path) as metrics:
+        file = metrics.file
+
+        class Slow:
+            def write(self, content) -> int:
+                return file.write(content[:3])
+
+            def close(self) -> None:
+                file.close()
+
+        metrics.file = Slow()
+        metrics.add({"step": 1, "loss": 2.5})
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.5}]
+
+
 def test_half_a_record_is_none(tmp_path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
     assert read_metrics(tmp_path) == [{"step": 1}]

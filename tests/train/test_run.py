@@ -5,59 +5,28 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from foveate.errors import FoveateError
 from foveate.loading import load
-from foveate.train import state
+from foveate.train import folder, state
+from foveate.train import run as run_module
+from foveate.train import trainer as trainer_module
 from foveate.train.metrics import read_metrics
-from foveate.train.run import RunResult, open_validation, resume, train
+from foveate.train.run import open_validation, resume, train
 from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
 from foveate.train.trainer import CausalTrainer
-
-CLOCK = ("elapsed", "tokens_per_s")
-
-
-class Killed(BaseException):
-    """As abrupt as a test can be within its own process."""
-
-
-def weights(path) -> dict[str, torch.Tensor]:
-    return load_file(Path(path) / "model.safetensors")
-
-
-def log(run) -> list[dict]:
-    return [{name: value for name, value in record.items() if name not in CLOCK} for record in read_metrics(Path(run))]
-
-
-def assert_same_run(one: RunResult, other: RunResult) -> None:
-    mine, others = weights(one.path), weights(other.path)
-    assert mine.keys() == others.keys()
-    assert all(torch.equal(mine[name], others[name]) for name in mine)
-    assert log(one.path) == log(other.path)
-
-
-def elsewhere(settings: TrainSettings, name: str = "other") -> TrainSettings:
-    return replace(settings, out=str(Path(settings.out).parent / name))
-
-
-def kill_at(step: int, when: str):
-    """A callback that ends the process, as it were, when the record of that kind and step is written."""
-
-    def on_record(record) -> None:
-        if (record["kind"], record["step"]) == (when, step):
-            raise Killed
-
-    return on_record
+from train.comparing import Killed, assert_same_run, elsewhere, kill_at, log, weights
 
 
 def test_leaves_a_complete_model(undisturbed) -> None:
@@ -137,6 +106,79 @@ def test_killed_again_and_again_resumes_to_the_bit(settings, undisturbed) -> Non
         with pytest.raises(Killed):
             resume(settings.out, on_record=kill_at(step, when))
     assert_same_run(resume(settings.out), undisturbed)
+
+
+def test_every_random_state_is_resumed(settings, monkeypatch) -> None:
+    """Dropout, drawn from torch's generator, and noise from Python's and numpy's; bf16, batches in two parts."""
+    build = run_module.build_model
+
+    def build_noisy(*args):
+        model = build(*args)
+
+        def add_noise(module, inputs, output):
+            if not module.training:
+                return output
+            noise = random.random() + np.random.rand()
+            return torch.nn.functional.dropout(output, 0.2) * (1 + noise / 10)
+
+        model.get_input_embeddings().register_forward_hook(add_noise)
+        return model
+
+    monkeypatch.setattr(run_module, "build_model", build_noisy)
+    settings = replace(settings, dtype="bf16", accumulate=2)
+    with pytest.raises(Killed):
+        train(settings, on_record=kill_at(8, "train"))
+    set_seed(1)
+    with pytest.raises(Killed):
+        resume(settings.out, on_record=kill_at(12, "train"))
+    set_seed(2)
+    assert_same_run(resume(settings.out), train(elsewhere(settings)))
+
+
+def test_killed_while_the_finished_model_is_put_in_place(settings, undisturbed, monkeypatch) -> None:
+    copy, copied = folder.copy_atomically, []
+
+    def copy_some(source, target) -> None:
+        if len(copied) == 2:
+            raise Killed
+        copied.append(target.name)
+        copy(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(folder, "copy_atomically", copy_some)
+        train(settings)
+    model, _ = load(settings.out, device="cpu")  # from the checkpoint
+    assert model.config.hidden_size == 32
+    assert_same_run(resume(settings.out), undisturbed)
+
+
+def test_the_log_of_a_checkpoint_replaces_a_damaged_one(settings, undisturbed) -> None:
+    with pytest.raises(Killed):
+        train(settings, on_record=kill_at(8, "train"))
+    (Path(settings.out) / "metrics.jsonl").unlink()
+    assert_same_run(resume(settings.out), undisturbed)
+
+
+def test_settings_that_are_not_those_of_the_checkpoint_are_refused(settings) -> None:
+    with pytest.raises(Killed):
+        train(settings, on_record=kill_at(8, "train"))
+    file = Path(settings.out) / SETTINGS_FILE
+    file.write_text(file.read_text().replace("seed: 0", "seed: 1"))
+    with pytest.raises(FoveateError, match=r"foveate\.yaml says seed: 1, but checkpoint-5 was trained with 0"):
+        resume(settings.out)
+
+
+def test_the_best_checkpoint_stays(settings, monkeypatch) -> None:
+    evaluate = trainer_module.evaluate
+
+    def evaluate_best_at_five(model, *args, **kwargs):
+        scored.append(5)
+        return replace(evaluate(model, *args, **kwargs), bpb=float(len(scored)))
+
+    scored: list[int] = []
+    monkeypatch.setattr(trainer_module, "evaluate", evaluate_best_at_five)
+    result = train(replace(settings, keep=1))
+    assert {path.name for path in result.path.glob("checkpoint-*")} == {"checkpoint-5", "checkpoint-12"}
 
 
 def test_a_half_written_checkpoint_is_passed_over(settings, undisturbed, capsys) -> None:
@@ -241,86 +283,6 @@ def test_without_validation_there_is_none(settings) -> None:
     _, tokenizer = load(result.path)
     with pytest.raises(FoveateError, match="held out no text"):
         open_validation(settings, tokenizer)
-
-
-def spoil(monkeypatch, *steps: int, factor: float = float("nan")) -> None:
-    """Multiply the loss of those steps, counted from 1."""
-    healthy = CausalTrainer.compute_loss
-
-    def compute_loss(self, *args, **kwargs):
-        loss = healthy(self, *args, **kwargs)
-        return loss * factor if self.state.global_step + 1 in steps else loss
-
-    monkeypatch.setattr(CausalTrainer, "compute_loss", compute_loss)
-
-
-@pytest.mark.parametrize(
-    ("factor", "what"),
-    [(float("nan"), "the loss was nan"), (1e3, r"the loss was [45]\d\d\d"), (float("inf"), "the loss was inf")],
-)
-def test_a_loss_that_is_no_number_or_explodes_stops_before_it_is_saved(settings, monkeypatch, factor, what) -> None:
-    spoil(monkeypatch, 7, factor=factor)
-    place = r"document \d tokens \d+-\d+"
-    line = rf"{what} at step 7, on {place}, {place}, {place} and 1 more; .*checkpoint-5 is from before: .* --resume"
-    with pytest.raises(FoveateError, match=line):
-        train(settings)
-    assert [record["step"] for record in log(settings.out) if record["kind"] == "train"] == [2, 4, 6]
-
-
-def test_the_checkpoint_after_a_bad_step_is_not_written(settings, monkeypatch) -> None:
-    spoil(monkeypatch, 5)
-    with pytest.raises(FoveateError, match=r"the loss was nan at step 5, .*; nothing was saved before"):
-        train(settings)
-    assert not list(Path(settings.out).glob("checkpoint-*"))
-
-
-def test_a_gradient_that_is_no_number_stops_the_run(settings, monkeypatch) -> None:
-    class BadGradient(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, grad):
-            return grad * float("inf")
-
-    healthy = CausalTrainer.compute_loss
-    monkeypatch.setattr(CausalTrainer, "compute_loss", lambda *a, **k: BadGradient.apply(healthy(*a, **k)))
-    with pytest.raises(FoveateError, match="the gradient was not a finite number at step 1, on document"):
-        train(settings)
-
-
-def test_bad_steps_are_skipped_if_asked_and_leave_no_trace(settings, monkeypatch, capsys) -> None:
-    """The weights and Adam's state are those of a run without those updates; a kill in between changes nothing."""
-    settings = replace(settings, on_nan="skip", schedule="constant", warmup=0.0)
-    spoil(monkeypatch, 6, 7, 9)
-    result = train(settings)
-    assert "step 7/12: skipped, its loss was no finite number" in capsys.readouterr().err
-    records = log(settings.out)
-    assert [(record["step"], record["loss"]) for record in records if record["kind"] == "skipped"] == [
-        *[(6, None), (7, None), (9, None)]
-    ]
-    assert records[-1]["step"] == 12
-    with safe_open(result.path / "checkpoint-12" / "optimizer.safetensors", "pt") as file:
-        assert file.get_tensor("0.step").item() == 9
-
-    with pytest.raises(Killed):
-        train(elsewhere(settings), on_record=kill_at(7, "skipped"))
-    assert_same_run(resume(elsewhere(settings).out), result)
-
-
-def test_a_stopped_run_may_go_on_by_skipping(settings, monkeypatch) -> None:
-    spoil(monkeypatch, 7)
-    with pytest.raises(FoveateError, match="or leave such steps out with --on-nan skip"):
-        train(settings)
-    assert_same_run(resume(settings.out, {"on_nan": "skip"}), train(replace(elsewhere(settings), on_nan="skip")))
-
-
-def test_skipping_gives_up_where_no_step_is_good(settings, monkeypatch) -> None:
-    spoil(monkeypatch, *range(3, 40))
-    line = "the loss was nan at step 22, the last of 20 such in a row"
-    with pytest.raises(FoveateError, match=line):
-        train(replace(settings, on_nan="skip", tokens=40 * 128))
 
 
 def test_weights_that_overflow_are_not_saved(settings, monkeypatch) -> None:

@@ -77,9 +77,8 @@ def test(folder: Path, only: list[str] | None, repeat: int) -> int:
                 if alone:
                     passed = code == 2 and bool(line)
                 else:
-                    passed = (
-                        code == 0 and line.startswith(f"passed over {newest}") and not differences(run, undisturbed)
-                    )
+                    passed_over = line.startswith(f"passed over {newest}: {name} ")
+                    passed = code == 0 and passed_over and not differences(run, undisturbed)
                 cases, failures = cases + 1, failures + (not passed)
                 what = "refused" if alone else "fell back"
                 outcome = f"{what}: {line}" if passed else f"FAILED ({code}): {errors.strip()}"

@@ -1,0 +1,115 @@
+"""Give foveate 24 kinds of bad input and print, as a Markdown table, the line that each gets in return.
+
+    python tools/bad_inputs.py                        # print the table
+    python tools/bad_inputs.py docs/robustness.md     # put it into this file, between its two marks
+
+Every line must be one line, and the exit code 2: what a user can put right is never a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import lzma
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from foveate.cli import main as foveate
+from foveate.files import write_atomically
+
+BEGIN, END = "<!-- bad inputs -->", "<!-- end of bad inputs -->"
+
+TRAIN = (
+    "train --walk 1@1 --hidden 16 --heads 2 --data text.txt --tokenizer bytes --context 32 --batch 4 --tokens 512 "
+    "--valid-fraction 0 --dtype fp32 --device cpu --out run"
+)
+
+COMMANDS = (
+    "foveate trian",
+    "foveate train --walk '2@1 8@x 2@1'",
+    "foveate train --walk 'bottomup:12'",
+    "foveate train --hidden 100 --heads 3",
+    "foveate train --context 0",
+    "foveate train --batch 8 --accumulate 3",
+    "foveate train --lr fast",
+    "foveate train --on-nan ignore",
+    "foveate train --config typo.yaml",
+    "foveate train --data nowhere.txt",
+    "foveate train --data empty.txt",
+    "foveate train --data latin-1.txt",
+    "foveate train --data broken.jsonl",
+    "foveate train --data cut.txt.xz",
+    "foveate train --data text.txt --tokenizer bytes --context 4k --batch 1",
+    "foveate train --data text.txt --tokenizer bpe:7",
+    "foveate train --data text.txt --out run",
+    "foveate train --resume nowhere",
+    "foveate train --resume run --hidden 32",
+    "foveate train --resume damaged",
+    "foveate eval pickled --data text.txt",
+    "foveate info huge",
+    "foveate sample run --prompt ''",
+    "foveate export run --out run",
+)
+
+
+def main() -> int:
+    lines = [f"| `{words}` | {line} |" for words, line in rows()]
+    table = "\n".join(["| command | what it says |", "|---|---|", *lines])
+    if len(sys.argv) == 1:
+        print(table)
+        return 0
+    path = Path(sys.argv[1])
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_atomically(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
+    return 0
+
+
+def rows() -> list[tuple[str, str]]:
+    """Each command, and the line it prints."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        os.environ["FOVEATE_CACHE"] = f"{folder}/cache"
+        make_inputs()
+        return [(words, answer(words)) for words in COMMANDS]
+
+
+def answer(words: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(io.StringIO()) as errors:
+        code = foveate(shlex.split(words)[1:])
+    lines = errors.getvalue().splitlines()
+    if code != 2 or output.getvalue() or not lines[-1].startswith("foveate: ") or "Traceback" in errors.getvalue():
+        raise SystemExit(f"{words}: exit code {code}\n{output.getvalue()}{errors.getvalue()}")
+    return lines[-1].removeprefix("foveate: ").replace("|", "\\|")
+
+
+def make_inputs() -> None:
+    """What the commands name, good and bad, in the working directory."""
+    Path("text.txt").write_text("Recent text sharp, distant text coarse. " * 50)
+    Path("empty.txt").write_text("")
+    Path("latin-1.txt").write_bytes("déjà vu".encode("latin-1"))
+    Path("broken.jsonl").write_text('{"text": "one"}\n{"text": \n')
+    Path("cut.txt.xz").write_bytes(lzma.compress(b"a long text " * 1000)[:-20])
+    Path("typo.yaml").write_text("hiden: 256\n")
+    quietly(f"{TRAIN}")
+    quietly(f"{TRAIN.removesuffix('run')}damaged --save-every 4")
+    weights = Path("damaged/checkpoint-4/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    config = json.loads(Path("run/config.json").read_text())
+    for name, changes in {"pickled": {}, "huge": {"walk": "12@1", "hidden_size": 1000000}}.items():
+        Path(name).mkdir()
+        Path(name, "config.json").write_text(json.dumps(config | changes))
+    Path("pickled/pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
+
+
+def quietly(words: str) -> None:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+        if foveate(shlex.split(words)):
+            raise SystemExit(errors.getvalue())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
