@@ -88,3 +88,15 @@ def test_a_filled_state_is_as_large_as_one_that_was_read(contenders, name) -> No
     assert made[0].state_bytes == made[1].state_bytes > 0
     assert list(made[0].lengths) == list(made[1].lengths)
     assert decode(made[0], 2).isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.inference_mode()
+def test_rows_of_a_filled_state_may_differ_in_length(contenders, name) -> None:
+    made, pads = engine(contenders[name], 2), np.array([0, 9])
+    made.prepare(60)
+    assert made.fill(50, pads)
+    assert list(made.lengths) == [50, 41]
+    first = decode(made, 9)
+    assert first.isfinite().all()
+    assert torch.equal(decode(made, 9), first)

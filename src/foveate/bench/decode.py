@@ -23,7 +23,7 @@ from foveate.bench.room import has_room
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 
-READ_FLOPS = 3e12  # a context that takes more to read is filled with random numbers: the time per token is the same
+READ_FLOPS = 1e12  # a context that takes more to read is filled with random numbers: the time per token is the same
 WARM_UP = 64  # tokens
 
 
@@ -41,7 +41,8 @@ class DecodeTime:
         read_bytes: of weights and state that a step must read.
         roofline_ms: the time to read them at ``bandwidth``, bytes per second of a plain matrix-vector product in the
             same turns; ``over_roofline`` is the median of the turns' ratios to it.
-        ratio, ratio_low, ratio_high: of the time per token to that of the model ``against``, turn by turn.
+        ratio, ratio_low, ratio_high: of the time per token to that of the model ``against``, turn by turn; None where
+            that was left out.
     """
 
     name: str
@@ -64,9 +65,9 @@ class DecodeTime:
     roofline_ms: float | None
     over_roofline: float | None
     against: str
-    ratio: float
-    ratio_low: float
-    ratio_high: float
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
     repeats: int
     tokens: int
     threads: int
@@ -84,7 +85,7 @@ class Timing:
         through_generate: time ``model.generate`` where there is one, instead of a bare loop over ``forward``.
         ragged: rows of different lengths, from half the first context to all of it, padded on the left.
         roofline: also measure the bandwidth of matrix-vector products in the shapes of the first walk.
-        against: the model that ratios are to; by default the first.
+        against: the model that ratios are to.
     """
 
     tokens: int = 64
@@ -92,7 +93,7 @@ class Timing:
     through_generate: bool = False
     ragged: bool = False
     roofline: bool = False
-    against: str | None = None
+    against: str
 
 
 class _Subject:
@@ -119,7 +120,7 @@ class _Subject:
         slow = engine.flops_to_read(missing) > READ_FLOPS
         if not has_room(engine.bytes_to_hold(context), engine.device, f"{self.name} at {context:,} tokens", note):
             return False
-        if slow and not self.timing.ragged and engine.fill(context):
+        if slow and engine.fill(context, self._pads(context)):
             note(f"{self.name}: reading {context:,} tokens takes too long; its state is filled with random numbers")
             self.prefill_tokens_per_s = None
             self.texts = [self._ids(context)]
@@ -131,13 +132,18 @@ class _Subject:
             self._read(missing)
         return True
 
+    def _pads(self, columns: int) -> np.ndarray | None:
+        """Columns of padding before each row, up to half of them; none before the first."""
+        if not self.timing.ragged:
+            return None
+        pads = np.random.default_rng(0).integers(0, columns // 2, self.engine.batch, endpoint=True)
+        pads[0] = 0
+        return pads
+
     def _read(self, columns: int) -> None:
         if not self.engine.columns:
             self.texts = []
-        ids_BT, pads = self._ids(columns), None
-        if self.timing.ragged and not self.engine.columns:
-            pads = np.random.default_rng(0).integers(0, columns // 2, self.engine.batch, endpoint=True)
-            pads[0] = 0
+        ids_BT, pads = self._ids(columns), None if self.engine.columns else self._pads(columns)
         start = time.perf_counter()
         self.engine.read(ids_BT, pads)
         synchronize(self.engine.device)
@@ -161,7 +167,7 @@ class _Subject:
         synchronize(engine.device)
         return (time.perf_counter() - start) / tokens
 
-    def result(self, reference: _Subject, bandwidths: list[float]) -> DecodeTime:
+    def result(self, reference: _Subject | None, bandwidths: list[float]) -> DecodeTime:
         engine, spec = self.engine, self.engine.spec
         calls = predicted = None
         if spec is not None:
@@ -179,7 +185,9 @@ class _Subject:
         if read_bytes is not None:
             roofs = [read_bytes / bandwidth for bandwidth in bandwidths]
             roofline, over = 1e3 * read_bytes / spread(bandwidths).median, ratio(self.seconds, roofs).median
-        seconds, relation = spread(self.seconds), ratio(self.seconds, reference.seconds)
+        seconds, relation = spread(self.seconds), None
+        if reference is not None:
+            relation = ratio(self.seconds, reference.seconds)
         return DecodeTime(
             name=self.name,
             walk=self.walk,
@@ -200,10 +208,10 @@ class _Subject:
             bandwidth=spread(bandwidths).median if bandwidths else None,
             roofline_ms=roofline,
             over_roofline=over,
-            against=reference.name,
-            ratio=relation.median,
-            ratio_low=relation.low,
-            ratio_high=relation.high,
+            against=self.timing.against,
+            ratio=relation and relation.median,
+            ratio_low=relation and relation.low,
+            ratio_high=relation and relation.high,
             repeats=len(self.seconds),
             tokens=self.tokens,
             threads=torch.get_num_threads(),
@@ -250,7 +258,7 @@ def time_decoding(
         through_generate=through_generate,
         ragged=ragged,
         roofline=roofline,
-        against=against,
+        against=against or next(iter(models)),
     )
     return _time_decoding({name: contender(model) for name, model in models.items()}, contexts, batch, timing, note)
 
@@ -283,7 +291,7 @@ def _time_decoding(
                 subject.seconds.append(subject.decode(subject.tokens))
         reference = next((subject for subject in ready if subject.name == timing.against), None)
         for subject in ready:
-            yield subject.result(reference or ready[0], bandwidths)
+            yield subject.result(reference, bandwidths)
         subjects = ready  # what has no room at a context has none at a longer one
 
 

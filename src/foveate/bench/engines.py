@@ -91,18 +91,18 @@ class Engine(ABC):
         self.columns += ids_BT.shape[1]
         self.lengths = self.lengths + ids_BT.shape[1] - (0 if pads is None else pads)
 
-    def fill(self, context: int) -> bool:
-        """Become the state of ``context`` tokens with random content; False if this kind of state cannot."""
-        if not self._fill(context):
+    def fill(self, context: int, pads: np.ndarray | None = None) -> bool:
+        """Become the state of ``context`` columns with random content; False if this kind of state cannot."""
+        if not self._fill(context, pads):
             return False
         self.columns = context
-        self.lengths = np.full(self.batch, context, dtype=np.int64)
+        self.lengths = np.full(self.batch, context, dtype=np.int64) - (0 if pads is None else pads)
         return True
 
     @abstractmethod
     def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None: ...
 
-    def _fill(self, context: int) -> bool:
+    def _fill(self, context: int, pads: np.ndarray | None) -> bool:
         return False
 
     def prepare(self, tokens: int) -> None:  # noqa: B027  # most have nothing to prepare
@@ -140,8 +140,10 @@ class FoveateEngine(Engine):
         mask_BT = None if pads is None else _mask(pads, ids_BT)
         self.model(ids_BT, attention_mask=mask_BT, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
 
-    def _fill(self, context: int) -> bool:
+    def _fill(self, context: int, pads: np.ndarray | None) -> bool:
         self.cache.fill(context, self.model.dtype, self.device)
+        if pads is not None:
+            self.cache.steps.lengths = context - pads
         return True
 
     def fork(self, tokens: int) -> Any:
@@ -186,12 +188,12 @@ class HubEngine(Engine):
             options["position_ids"] = positions.clamp(min=0).to(self.device)
         return self.model(ids_BT, past_key_values=cache, use_cache=True, **options).logits[:, -1]
 
-    def _fill(self, context: int) -> bool:
+    def _fill(self, context: int, pads: np.ndarray | None) -> bool:
         config = self.model.config.get_text_config()
         kv_heads = getattr(config, "num_key_value_heads", None)
-        if not kv_heads or self.pads is not None:
+        if not kv_heads:
             return False
-        self.cache = self._make_cache()
+        self.cache, self.pads = self._make_cache(), pads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         for layer in range(config.num_hidden_layers):
             shape = (self.batch, kv_heads, context, width)
@@ -310,15 +312,15 @@ class XTransformersEngine(Engine):
         for chunk_BT in ids_BT.split(CHUNK, 1):
             _, self.cache = self._call(chunk_BT, self.cache)
 
-    def _fill(self, context: int) -> bool:
-        if self.starts is not None:
-            return False
+    def _fill(self, context: int, pads: np.ndarray | None) -> bool:
+        self.starts = None
         _, self.cache = self._call(torch.zeros((self.batch, 1), dtype=torch.long, device=self.device), None)
         for inter in self.cache.attn_intermediates:
             if inter.cached_kv is not None:
                 shapes = [(*part.shape[:2], context, part.shape[3]) for part in inter.cached_kv]
                 inter.cached_kv = tuple(torch.randn(s, dtype=self.model.dtype, device=self.device) for s in shapes)
         self.cache.cache_length = context
+        self.starts = None if pads is None else torch.from_numpy(pads).to(self.device)
         return True
 
     def fork(self, tokens: int) -> Any:

@@ -31,7 +31,7 @@ class Footprint:
             resident set, on a GPU of what was allocated there. None if not measured.
         state_bytes: kept to go on decoding, what is reserved ahead included; None where reading so far takes too long.
         predicted: the same from ``foveate.cost``; None for a model that is no walk.
-        saved_ratio, peak_ratio, state_ratio: to those of the model ``against``.
+        saved_ratio, peak_ratio, state_ratio: to those of the model ``against``; None where one of them is missing.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Footprint:
     weight_bytes: int
     predicted: dict[str, int] | None
     against: str
-    saved_ratio: float
+    saved_ratio: float | None
     peak_ratio: float | None
     state_ratio: float | None
     device: str
@@ -104,10 +104,11 @@ def measure_footprints(
                 "device": training.device,
             }
         )
-    reference = next((each for each in measured if each["name"] == against), measured[0] if measured else {})
+    against = against or next(iter(contenders))
+    reference = next((each for each in measured if each["name"] == against), {})
     ratios = {"saved_ratio": "saved_bytes", "peak_ratio": "peak_bytes", "state_ratio": "state_bytes"}
     return [
-        Footprint(**each, against=reference["name"], **{r: _ratio(each[of], reference[of]) for r, of in ratios.items()})
+        Footprint(**each, against=against, **{r: _ratio(each[of], reference.get(of)) for r, of in ratios.items()})
         for each in measured
     ]
 

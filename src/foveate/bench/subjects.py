@@ -17,6 +17,7 @@ from foveate.train.settings import FREE_ON_RESUME, SETTINGS_FILE, TrainSettings,
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+UNTOLD = set(FREE_ON_RESUME) - {"out", "parallel", "accumulate", "gradient_checkpointing"}  # makes no other model
 DRAWN_POINTS = 200  # of a curve; more than a plot can show
 
 
@@ -125,7 +126,7 @@ def train_command(settings: TrainSettings) -> str:
     words = ["foveate", "train"]
     for option in dataclasses.fields(TrainSettings):
         value = getattr(settings, option.name)
-        if value == option.default or (option.name in FREE_ON_RESUME and option.name != "out"):
+        if value == option.default or option.name in UNTOLD:
             continue
         flag = flag_name(option.name)
         if option.name == "levels":

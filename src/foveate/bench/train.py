@@ -30,7 +30,8 @@ class TrainSpeed:
         peak_flops_per_s: of a large matrix product, measured between the steps; None if it was not.
         mfu: the share of that which the model's predicted FLOPs make use of.
         predicted: FLOPs per token of forward and backward, from ``foveate.cost``; None for a model that is no walk.
-        ratio, ratio_low, ratio_high: of the tokens per second to those of the model ``against``, turn by turn.
+        ratio, ratio_low, ratio_high: of the tokens per second to those of the model ``against``, turn by turn; None
+            where that was left out.
     """
 
     name: str
@@ -46,9 +47,9 @@ class TrainSpeed:
     peak_flops_per_s: float | None
     mfu: float | None
     against: str
-    ratio: float
-    ratio_low: float
-    ratio_high: float
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
     steps: int
     threads: int
     device: str
@@ -79,10 +80,12 @@ class _Subject:
         synchronize(device)
         return time.perf_counter() - start
 
-    def result(self, reference: _Subject, peaks: list[float]) -> TrainSpeed:
+    def result(self, against: str, reference: _Subject | None, peaks: list[float]) -> TrainSpeed:
         batch, context = self.ids_BT.shape
         rates = [batch * context / seconds for seconds in self.seconds]
-        rate, relation = spread(rates), ratio(reference.seconds, self.seconds)
+        rate, relation = spread(rates), None
+        if reference is not None:
+            relation = ratio(reference.seconds, self.seconds)
         peak, flops = spread(peaks).median if peaks else None, self._flops_per_token()
         return TrainSpeed(
             name=self.name,
@@ -97,10 +100,10 @@ class _Subject:
             predicted=None if flops is None else {"train_flops_per_token": flops},
             peak_flops_per_s=peak,
             mfu=None if flops is None or peak is None else flops * rate.median / peak,
-            against=reference.name,
-            ratio=relation.median,
-            ratio_low=relation.low,
-            ratio_high=relation.high,
+            against=against,
+            ratio=relation and relation.median,
+            ratio_low=relation and relation.low,
+            ratio_high=relation and relation.high,
             steps=len(self.seconds),
             threads=torch.get_num_threads(),
             device=str(self.model.device),
@@ -155,8 +158,9 @@ def time_training(
             seconds = subject.step()
             if step >= 0:
                 subject.seconds.append(seconds)
-    reference = next((subject for subject in subjects if subject.name == against), subjects[0])
-    return [subject.result(reference, peaks) for subject in subjects]
+    against = against or next(iter(models))
+    reference = next((subject for subject in subjects if subject.name == against), None)
+    return [subject.result(against, reference, peaks) for subject in subjects]
 
 
 def fitting(

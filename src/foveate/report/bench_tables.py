@@ -27,8 +27,8 @@ def decode_table(records: Sequence[Record]) -> Table:
         ("batch", lambda r: str(r["batch"])),
         ("dtype", lambda r: r["dtype"]),
         ("ms/token", lambda r: _spread(r["ms_per_token"], r["ms_low"], r["ms_high"])),
-        ("ratio", lambda r: _spread(r["ratio"], r["ratio_low"], r["ratio_high"])),
-        ("faster", lambda r: f"{1 / r['ratio']:.2f}x"),
+        ("ratio", _ratio),
+        ("faster", lambda r: _maybe(r["ratio"], lambda ratio: f"{1 / ratio:.2f}x")),
         ("tokens/s", lambda r: quantity(r["tokens_per_s"])),
         ("state", lambda r: data_size(r["state_bytes"])),
         ("predicted", lambda r: _predicted(r, "state_bytes")),
@@ -58,7 +58,7 @@ def train_table(records: Sequence[Record]) -> Table:
             "tokens/s",
             lambda r: _spread(r["train_tokens_per_s"], r["tokens_per_s_low"], r["tokens_per_s_high"], quantity),
         ),
-        ("ratio", lambda r: _spread(r["ratio"], r["ratio_low"], r["ratio_high"])),
+        ("ratio", _ratio),
         ("FLOPs/token", lambda r: _predicted(r, "train_flops_per_token", quantity)),
         ("peak FLOP/s", lambda r: _maybe(r["peak_flops_per_s"], quantity)),
         ("MFU", lambda r: _maybe(r["mfu"], lambda mfu: f"{100 * mfu:.0f}%")),
@@ -77,7 +77,7 @@ def memory_table(records: Sequence[Record]) -> Table:
         ("dtype", lambda r: r["dtype"]),
         ("saved", lambda r: data_size(r["saved_bytes"])),
         ("predicted", lambda r: _predicted(r, "saved_bytes")),
-        ("ratio", lambda r: f"{r['saved_ratio']:.3f}"),
+        ("ratio", lambda r: _maybe(r["saved_ratio"], "{:.3f}".format)),
         ("training", lambda r: data_size(r["training_state_bytes"])),
         ("peak", lambda r: _maybe(r["peak_bytes"], data_size)),
         ("predicted", lambda r: _predicted(r, "training_bytes")),
@@ -95,6 +95,10 @@ def _name(record: Record) -> str:
 
 def _spread(median: float, low: float, high: float, show: Callable[[float], str] = "{:.2f}".format) -> str:
     return f"{show(median)} ({show(low)}–{show(high)})"
+
+
+def _ratio(record: Record) -> str:
+    return "" if record["ratio"] is None else _spread(record["ratio"], record["ratio_low"], record["ratio_high"])
 
 
 def _maybe(value: float | None, show: Callable[[float], str], missing: str = "") -> str:
