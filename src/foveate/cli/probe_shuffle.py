@@ -12,8 +12,9 @@ from foveate.errors import FoveateError
 from foveate.values import count, length
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from foveate.probes.curves import ShuffleResult, Summary
-    from foveate.probes.horizons import Horizon
 
 HELP = "how far back word order matters: scramble the context, watch the surprise"
 EXAMPLES = """examples:
@@ -32,6 +33,7 @@ untouched tokens after the boundary it takes until the shuffle curve stays withi
 of the curve's own mean at distances 1 to 8; the topic horizon is the same of replace. As a mean is noisy at every
 distance, the curve is judged by the decreasing function nearest to it (isotonic regression); so is each resample."""
 
+PLAIN_WIDTH = 120  # where there is no terminal to ask
 BINS = (1, 9, 17, 33, 65, 129, 257, 513, 1025)  # distances at which the columns of the printed table begin
 
 
@@ -179,46 +181,58 @@ def _write(folder: Path, records: list[dict[str, Any]]) -> None:
 
 def _print(result: ShuffleResult, suggestions: list[dict[str, Any]]) -> None:
     from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    for boundary in result.plan.boundaries:
+        console.print(_curve_table(result, boundary))
+    console.print(_horizon_table(result))
+    first = result.summaries[0]
+    print(
+        f"{first.sequences} sequences of {first.context:,} tokens from {first.documents} documents, "
+        f"{first.permutations} permutations; in brackets 95% intervals; ≥: to the end of what was measured\n"
+        f"order: how many tokens in order it takes until the order of those before them no longer matters\n"
+        f"topic: how many it takes until it no longer matters what was before them\n"
+        f"order share: what shuffling loses of all that the tokens before the boundary are worth"
+    )
+    for found in suggestions:
+        print(f'\nfoveate train --walk "{found["walk"]}"')
+        print(f"a fovea that sees at least {found['exact']} tokens singly, and groups up to {found['grouped']:,} back")
+
+
+def _curve_table(result: ShuffleResult, boundary: int) -> Table:
+    from rich import box
     from rich.table import Table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    for boundary in result.plan.boundaries:
-        D = result.plan.context - boundary
-        starts = [start for start in BINS if start <= D]
-        table = Table(title=f"nats per token more than with the {boundary:,} tokens before the boundary as they were")
-        table.add_column("tokens past it")
-        ends = [*(start - 1 for start in starts[1:]), D]
-        for start, end in zip(starts, ends, strict=True):
-            table.add_column(f"{start}–{end}", justify="right")
-        for curve in result.curves:
-            if curve.boundary == boundary and curve.condition != "original":
-                name = f"{curve.condition} {curve.unit}" if curve.unit else curve.condition
-                means = [curve.delta.mean[start - 1 : end].mean() for start, end in zip(starts, ends, strict=True)]
-                table.add_row(name, *(f"{mean:.3f}" for mean in means))
-        console.print(table)
-        for summary in result.summaries:
-            if summary.boundary == boundary:
-                _print_summary(summary)
-    for found in suggestions:
-        print(f'\nfovea: foveate train --walk "{found["walk"]}"')
-        print(f"sees at least {found['exact']} tokens one by one, and groups up to {found['grouped']:,} tokens back")
+    D = result.plan.context - boundary
+    starts = [start for start in BINS if start <= D]
+    ends = [*(start - 1 for start in starts[1:]), D]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(f"nats more, boundary {boundary:,}")
+    for start, end in zip(starts, ends, strict=True):
+        table.add_column(f"{start}–{end}", justify="right")
+    for curve in result.curves:
+        if curve.boundary == boundary and curve.condition != "original":
+            means = [curve.delta.mean[start - 1 : end].mean() for start, end in zip(starts, ends, strict=True)]
+            table.add_row(f"{curve.condition} {curve.unit or ''}", *(f"{mean:.3f}" for mean in means))
+    table.add_section()
+    return table
 
 
-def _print_summary(summary: Summary) -> None:
-    def line(name: str, found: Horizon | None, meaning: str) -> None:
-        if found is not None:
-            print(f"{name:<16}{found} tokens: {meaning} (within {found.tolerance_nats:.4f} nats)")
+def _horizon_table(result: ShuffleResult) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
 
-    order = f"order horizon{f', {summary.unit}' if summary.unit not in (None, 'token') else ''}"
-    line(order, summary.order, "after so many in order, the order before them no longer matters")
-    line("topic horizon", summary.topic, "after so many, it no longer matters which document came before")
-    share = summary.order_share
-    if share is not None:
-        print(
-            f"{'order share':<16}{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of what the context before the "
-            f"boundary is worth is lost by shuffling it, {1 - share.value:.0%} survives"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for name in ("boundary", "unit", "order horizon", "topic horizon", "order share"):
+        table.add_column(name, justify="right")
+    for summary in result.summaries:
+        share = summary.order_share
+        table.add_row(
+            f"{summary.boundary:,}",
+            summary.unit or "",
+            escape(str(summary.order or "")),
+            escape(str(summary.topic or "")),
+            "" if share is None else escape(f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"),
         )
-    print(
-        f"{'':<16}{summary.sequences} sequences of {summary.context:,} tokens from {summary.documents} documents, "
-        f"{summary.permutations} permutations; in brackets 95% intervals; ≥ means: to the end of what was measured"
-    )
+    return table
