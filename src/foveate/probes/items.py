@@ -92,7 +92,7 @@ def windows(items: Items, context: int) -> Iterator[Window]:
     """Windows of at most ``context`` tokens of any tokenizer, in which every item is scored once.
 
     The first window of a text is scored from its beginning; of each further one about the first half has been scored
-    before and is there as context. An item longer than a window is left out, and the text begins anew after it.
+    before and is there as context. An item longer than a window is left out, and no window reaches across it.
     """
     # tokens before each item, and after the last
     before_I = [np.concatenate([[0], tokens_I]) for tokens_I in items.tokens]
@@ -101,13 +101,13 @@ def windows(items: Items, context: int) -> Iterator[Window]:
         """The end of the longest run of items from ``start`` within ``room`` tokens."""
         return min(int(np.searchsorted(before, before[start] + room, "right")) - 1 for before in before_I)
 
-    beginning = scored = 0
+    scored = 0
     while scored < len(items.ends):
-        end = reach(scored, context if scored == beginning else max(1, context // 2))
+        end = reach(scored, context // 2 if scored else context)
         end = max(end, min(scored + 1, reach(scored, context)))
         if end == scored:
-            beginning = scored = scored + 1
+            scored += 1
             continue
         start = max(int(np.searchsorted(before, before[end] - context, "left")) for before in before_I)
-        yield Window(start=max(start, beginning), scored=scored, end=end)
+        yield Window(start=start, scored=scored, end=end)
         scored = end

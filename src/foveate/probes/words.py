@@ -20,7 +20,7 @@ _LETTER, _REST_OF_WORD = r"[\p{L}\p{N}]", r"[\p{L}\p{N}\p{M}]"
 _WORD = rf"{_LETTER}{_REST_OF_WORD}*(?:['’]{_REST_OF_WORD}+)*"
 WORD = regex.compile(_WORD)
 # white space belongs to what follows it, as in the tokens of most tokenizers
-SEGMENT = regex.compile(rf"\s*+(?:({_WORD})|[^\s\p{{L}}\p{{N}}]+)|\s+")
+SEGMENT = regex.compile(rf"\s*(?:({_WORD})|[^\s\p{{L}}\p{{N}}]+)|\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
