@@ -95,6 +95,7 @@ def test_words_are_named_with_the_place_where_they_differ_most() -> None:
     assert (zzz.before, zzz.here, zzz.after) == ("common ", "zzz", " common, seldom qz k")
     assert zzz.total_nats == pytest.approx(8 * zzz.delta_nats) == pytest.approx(8 * zzz.here_nats)
     assert zzz.here_nats == pytest.approx(flat_nats(" zzz") - LIKES.nats(" zzz"), rel=1e-5)
+    assert found.gains[3].before == "common zzz "  # more is lost here than in the first place, which has no space
 
 
 @pytest.mark.parametrize(("texts", "unit", "units"), [(40, "document", 40), (3, "window", 6)])
