@@ -183,3 +183,10 @@ def test_a_run_killed_while_its_model_was_put_in_place_gives_its_checkpoint(fold
     (checkpoint / "manifest.json").unlink()
     with pytest.raises(FoveateError, match=r"checkpoint-3 is damaged: manifest\.json is missing"):
         load(checkpoint)
+
+
+def test_a_model_without_its_tokenizer(folder) -> None:
+    for path in folder.glob("token*"):
+        path.unlink()
+    with pytest.raises(FoveateError, match=r"the model's tokenizer .* \(the folder holds no tokenizer\); save one into"):
+        load(folder)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from foveate.hf.configuration_foveate import FoveateConfig
     from foveate.hf.modeling_foveate import FoveateForCausalLM
     from foveate.loading import load
+    from foveate.probes.plan import ShufflePlan
+    from foveate.probes.shuffle import probe_shuffle
 
 __version__ = "0.1.0"
 
@@ -22,14 +24,18 @@ __all__ = [
     "Level",
     "Pool",
     "Run",
+    "ShufflePlan",
     "load",
+    "probe_shuffle",
 ]
 
 _LAZY = {
     "FoveateCache": "foveate.hf.cache",
     "FoveateConfig": "foveate.hf.configuration_foveate",
     "FoveateForCausalLM": "foveate.hf.modeling_foveate",
+    "ShufflePlan": "foveate.probes.plan",
     "load": "foveate.loading",
+    "probe_shuffle": "foveate.probes.shuffle",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 
 HELP = "ask any causal language model what it uses: word order, topic, how often it saw a word"
 EXAMPLES = """examples:
@@ -19,8 +18,6 @@ KINDS = ("shuffle", "rare")  # each in its own module, which defines what a comm
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True, parser_class=type(parser))
     for name in KINDS:
-        if importlib.util.find_spec(f"foveate.cli.probe_{name}") is None:
-            continue
         module = importlib.import_module(f"foveate.cli.probe_{name}")
         probe = kinds.add_parser(name, help=module.HELP, description=module.HELP, epilog=module.EXAMPLES)
         module.add_arguments(probe)

@@ -39,7 +39,7 @@ BINS = (1, 9, 17, 33, 65, 129, 257, 513, 1025)  # distances at which the columns
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", metavar="MODEL", help="a run, a Hugging Face causal language model's folder, or a .gguf"
+        "model", metavar="MODEL", help="a run, a causal language model's folder or name on the hub, or a .gguf file"
     )
     parser.add_argument(
         "--data",

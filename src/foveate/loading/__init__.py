@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.errors import FoveateError, first_line, shown
 from foveate.limits import check_counts, read_json
+from foveate.loading.hub import fetch_model, is_hub_name
 from foveate.loading.manifest import MANIFEST, checkpoint_steps, find_damage
 from foveate.loading.weights import Weights, check_gguf, check_redirections, check_weights
 
@@ -30,25 +31,29 @@ def load(
 
     Args:
         path: a run directory (of an unfinished run, its newest whole checkpoint is taken), one of its ``checkpoint-N``
-            folders, any Hugging Face causal language model's folder, or a ``.gguf`` file.
+            folders, any Hugging Face causal language model's folder or name on the hub, or a ``.gguf`` file.
         device: by default a GPU if there is one.
         dtype: of the weights: ``float32`` by default, whatever they were saved in; ``auto`` for that.
 
     Raises:
         FoveateError: nothing there; a file missing or cut short, by name; pickled weights; not a causal language model.
     """
-    from foveate.data.tokenizer import load_tokenizer
+    from foveate.data.tokenizer import CHOICES, load_tokenizer
     from foveate.model.packing import store_by_columns
 
     if str(path).endswith(".gguf"):
         model, tokenizer = _load_gguf(Path(path), read_dtype(dtype))
     else:
-        folder = model_folder(path)
+        folder = model_folder(fetch_model(str(path)) if is_hub_name(path) else path)
         weights = check_weights(folder)
         config = _read_config(folder)
         model = _load_model(folder, config, weights, read_dtype(dtype))
-        with quiet_transformers():
-            tokenizer = load_tokenizer(folder)
+        try:
+            with quiet_transformers():
+                tokenizer = load_tokenizer(folder)
+        except FoveateError as error:
+            reason = str(error).removesuffix(f"; {CHOICES}")
+            raise FoveateError(f"the model's {reason}; save one into its folder") from None
     place: Any = pick_device(device or "auto")  # Any: transformers' stubs hide what Module.to takes
     model = model.to(place).eval()
     if model.config.model_type == "foveate":

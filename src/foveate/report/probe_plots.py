@@ -71,7 +71,7 @@ def _curves(curves: Sequence[Record], summaries: Sequence[Record], boundary: int
     lowest = min(min(curve["binned"]["ci_low"]) for curve in shown)
     ticks = [0, *(nats for nats in NATS if nats <= highest)]
     # small differences over long distances are what it is about, large ones at once are beside them
-    ax.set_yscale("symlog", linthresh=LINEAR_NATS, linscale=1.5)
+    ax.set_yscale("symlog", linthresh=LINEAR_NATS, linscale=1.0)
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set(
         xscale="log",
