@@ -53,6 +53,29 @@ class HubDataset:
         """The same: rows are small enough."""
         return self.documents(text_field)
 
+    def stream(self, text_field: str, place: Any = None) -> Iterator[tuple[Any, str]]:
+        """Each row's text as it is fetched, with its place; from the row of ``place`` on.
+
+        Raises:
+            FoveateError: as ``documents``, or the dataset cannot be reached any more.
+        """
+        rows = _open(self.name, streaming=True)
+        if place is not None:
+            rows.load_state_dict(place)
+        place = rows.state_dict()
+        try:
+            for row in rows:
+                text = row.get(text_field)
+                if not isinstance(text, str):
+                    raise FoveateError(
+                        f"{self.name}: a row has no text in the field {text_field!r}; its fields are {', '.join(row)}; "
+                        f"choose one with --text-field"
+                    )
+                yield place, text
+                place = rows.state_dict()
+        except OSError as error:  # the network's errors among them
+            raise FoveateError(f"{self.name} cannot be read on: {' '.join(str(error).split())[:300]}") from error
+
     def fingerprint(self) -> str:
         """Changes with the dataset's contents."""
         return f"{self.name} {_load(self.name)._fingerprint}"
@@ -60,6 +83,10 @@ class HubDataset:
 
 @lru_cache(maxsize=8)
 def _load(name: str) -> Any:
+    return _open(name)
+
+
+def _open(name: str, **options: Any) -> Any:
     try:
         import datasets
     except ImportError:
@@ -75,7 +102,7 @@ def _load(name: str) -> Any:
             f"downloaded before"
         )
     try:
-        return datasets.load_dataset(path, config or None, split=split or "train")
+        return datasets.load_dataset(path, config or None, split=split or "train", **options)
     except Exception as error:  # of which kind depends on the dataset's own format and on the network
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise FoveateError(f"{name} cannot be loaded: {reason}") from error

@@ -59,13 +59,13 @@ def _survey(data: tuple[str, ...], text_field: str, contents: str, progress: boo
     with byte_progress("reading", None, show=progress) as advance:
         for text in read_documents(data, text_field=text_field):
             raw = text.encode()
-            hashes.append(_hash(raw))
+            hashes.append(text_hash(raw))
             sizes.append(len(raw))
             advance(len(raw))
     return Survey(hashes=np.array(hashes, np.uint64), text_bytes=np.array(sizes, np.int64))
 
 
-def _hash(raw: bytes) -> int:
+def text_hash(raw: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
 
 
@@ -107,7 +107,7 @@ def _one_side(documents: Iterator[str], split: str, valid_fraction: float, thres
     for text in documents:
         seen += 1
         if threshold is not None:
-            part = text if (_hash(text.encode()) <= threshold) == (split == "valid") else ""
+            part = text if (text_hash(text.encode()) <= threshold) == (split == "valid") else ""
         else:
             at = _tail_start(text, valid_fraction)
             part = text[at:] if split == "valid" else text[:at]

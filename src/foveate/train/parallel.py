@@ -19,6 +19,7 @@ from foveate.train.distributed import World
 from foveate.train.settings import TrainSettings
 from foveate.train.shares import SharedBatches
 from foveate.train.state import OPTIMIZER_FILE, load_optimizer, save_optimizer
+from foveate.train.streaming import StreamLoader
 
 
 class ParallelTrainer(Trainer):
@@ -29,6 +30,7 @@ class ParallelTrainer(Trainer):
 
     settings: TrainSettings
     world: World
+    stream: StreamLoader | None  # where the text is not all tokenised first
     gathered: tuple[dict[str, Tensor], dict[str, Any]] | None = None
 
     @property
@@ -39,7 +41,9 @@ class ParallelTrainer(Trainer):
         if not self.sharding:  # sharding moves it part by part: whole it may not fit
             super()._move_model_to_device(model, device)
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
+    def get_train_dataloader(self) -> Any:
+        if self.stream is not None:
+            return self.stream
         settings = self.settings
         batches = SharedBatches(
             self._get_train_sampler(),  # type: ignore[arg-type]

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from foveate.data.corpus import Blocks, Corpus, open_corpus
 from foveate.data.documents import fingerprint
 from foveate.data.split import split_documents
-from foveate.data.tokenizer import load_tokenizer, make_tokenizer, vocabulary_size
+from foveate.data.stream import BlockStream
+from foveate.data.tokenizer import SAMPLE_CHARACTERS, load_tokenizer, make_tokenizer, vocabulary_size
 from foveate.errors import FoveateError
 from foveate.files import is_disk_full, write_atomically
 from foveate.loading import pick_device, quiet_transformers
@@ -37,6 +38,7 @@ from foveate.train.settings import (
 )
 from foveate.train.shares import check_shares
 from foveate.train.signals import StopRequest
+from foveate.train.streaming import first_texts, held_out_documents, text_stream
 from foveate.train.trainer import CausalTrainer
 
 Record = dict[str, Any]
@@ -143,13 +145,14 @@ class _Session:
         tokenizer = world.on_main(lambda: self._tokenizer(checkpoint))
         check_training_memory(self.settings, vocabulary_size(tokenizer), device, processes=world.size)
         data = world.first_on_node(lambda: self._data(tokenizer))
-        notes = {"data": fingerprint(self.settings.data), "versions": _versions()}
+        identity = text_stream(self.settings).fingerprint() if self.settings.stream else fingerprint(self.settings.data)
+        notes = {"data": identity, "versions": _versions()}
         if checkpoint is not None and checkpoint.notes["data"] != notes["data"]:
             raise FoveateError(
                 f"the data of {self.run} is not what it was when the run began: {', '.join(self.settings.data)}; "
                 f"bring that back, or choose another --out for a new run"
             )
-        world.ask_all_same(str(notes["data"]), "--data")
+        world.ask_all_same(identity, "--data")
         documents = world.first_on_node(lambda: self._documents(tokenizer))
         model = self._model(tokenizer)
         stop = StopRequest(self.display.note, insists=world.size == 1)
@@ -251,18 +254,23 @@ class _Session:
         if checkpoint is not None:
             return load_tokenizer(checkpoint.path)
         settings = self.settings
-        return make_tokenizer(
-            settings.tokenizer,
-            lambda: split_documents(
-                settings.data,
-                split=self._train_split,
-                valid_fraction=settings.valid_fraction or ANY_FRACTION,
-                text_field=settings.text_field,
-            ),
+        return make_tokenizer(settings.tokenizer, self._tokenizer_texts)
+
+    def _tokenizer_texts(self) -> Iterator[str]:
+        settings = self.settings
+        if settings.stream:
+            return first_texts(text_stream(settings), 2 * SAMPLE_CHARACTERS)
+        return split_documents(
+            settings.data,
+            split=self._train_split,
+            valid_fraction=settings.valid_fraction or ANY_FRACTION,
+            text_field=settings.text_field,
         )
 
-    def _data(self, tokenizer: PreTrainedTokenizerBase) -> Blocks:
+    def _data(self, tokenizer: PreTrainedTokenizerBase) -> Blocks | BlockStream:
         settings = self.settings
+        if settings.stream:
+            return BlockStream(text_stream(settings), tokenizer, context=settings.context)
         corpus = open_corpus(
             settings.data,
             tokenizer,
@@ -282,6 +290,8 @@ class _Session:
         settings = self.settings
         if not settings.valid_data and not settings.valid_fraction:
             return []
+        if settings.stream and not settings.valid_data:
+            return held_out_documents(text_stream(settings), tokenizer, settings.validation_tokens)
         return sample_documents(open_validation(settings, tokenizer), tokenizer, settings.validation_tokens)
 
     def _model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -314,6 +324,8 @@ def open_validation(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase)
         return open_corpus(settings.valid_data, tokenizer, text_field=settings.text_field)
     if not settings.valid_fraction:
         raise FoveateError("the run held out no text; name some with --data")
+    if settings.stream:
+        raise FoveateError("the run streams its text, and held out some of it here and there; name some with --data")
     return open_corpus(
         settings.data,
         tokenizer,

@@ -136,6 +136,7 @@ class TrainSettings:
         ("books",), _texts, "data", "files, folders, globs, hf:NAME, or books (bundled)", "PATH"
     )
     text_field: str = _option("text", _text, "data", "the field of a .jsonl line that holds the text", "NAME")
+    stream: bool = _option(False, _flag, "data", "tokenise while training: for more text than the disk holds twice")
     valid_data: tuple[str, ...] = _option((), _texts, "data", "validate on these (default: a part of --data)", "PATH")
     valid_fraction: float = _option(0.01, _number(0, 0.5), "data", "part of --data kept for validation; 0 for none")
     tokenizer: str = _option("bpe:4096", _text, "data", "bytes, bpe:SIZE (trained on --data) or a path", "T")

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_callback import PrinterCallback
 
 from foveate.data.corpus import Blocks
+from foveate.data.stream import BlockStream
 from foveate.errors import FoveateError
 from foveate.train.build import decayed_parameters
 from foveate.train.checkpoint import Checkpoints
@@ -30,6 +31,7 @@ from foveate.train.parallel import ParallelTrainer
 from foveate.train.schedule import rate, warmup_steps
 from foveate.train.settings import SETTINGS_FILE, TrainSettings
 from foveate.train.state import PROCESS_FILE, read_process, restore_random_states, save_process
+from foveate.train.streaming import StreamLoader
 
 LOSS_LIMIT = 2.0  # a loss above so many times that of guessing has exploded; an untrained model's is that of guessing
 MAX_SKIPPED = 20  # steps in a row, after which skipping does not help
@@ -54,7 +56,7 @@ class CausalTrainer(ParallelTrainer):
         tokenizer: PreTrainedTokenizerBase,
         settings: TrainSettings,
         device: torch.device,
-        data: Blocks,
+        data: Blocks | BlockStream,
         documents: Sequence[Document],
         checkpoints: Checkpoints,
         metrics: Metrics | None,
@@ -69,6 +71,7 @@ class CausalTrainer(ParallelTrainer):
         self.causal_model = model
         self.tokenizer = tokenizer
         self.data = data
+        self.stream = StreamLoader(data, settings, world) if isinstance(data, BlockStream) else None
         self.documents = documents
         self.checkpoints = checkpoints
         self.metrics = metrics
@@ -96,6 +99,8 @@ class CausalTrainer(ParallelTrainer):
             self.ledger.restore(notes["ledger"], tensors)
             self.evaluation_due = notes["evaluation_due"]
             self.skipped_in_a_row = notes["skipped_in_a_row"]
+            if self.stream is not None:
+                self.stream.start_at(**notes["stream"])
         with contextlib.suppress(_StopEvaluationError):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
@@ -107,6 +112,7 @@ class CausalTrainer(ParallelTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> ShuffledEpochs:
         draws = self.settings.steps * self.settings.batch
+        assert isinstance(self.data, Blocks)
         return ShuffledEpochs(size=len(self.data), draws=draws, seed=self.settings.seed)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -233,6 +239,9 @@ class CausalTrainer(ParallelTrainer):
         self.record("skipped", {"loss": loss, "text": text}, step=step)
 
     def _text_of(self, step: int) -> list[str]:
+        if not isinstance(self.data, Blocks):
+            assert self.stream is not None
+            return [self.stream.where(step)]
         batch = self.settings.batch
         return [self.data.where(index) for index in self._get_train_sampler().part((step - 1) * batch, batch)]
 
@@ -279,6 +288,7 @@ class CausalTrainer(ParallelTrainer):
             "ledger": ledger,
             "evaluation_due": self.evaluation_due,
             "skipped_in_a_row": self.skipped_in_a_row,
+            "stream": self.stream and self.stream.state(),
         }
         save_process(Path(output_dir) / PROCESS_FILE, notes, tensors)
 
@@ -331,6 +341,7 @@ def _arguments(settings: TrainSettings, device: torch.device, world: World) -> T
     args = TrainingArguments(
         output_dir=settings.out,
         max_steps=settings.steps,
+        ignore_data_skip=settings.stream,  # a stream goes on by itself
         per_device_train_batch_size=-(-settings.batch // (settings.accumulate * world.size)),
         gradient_accumulation_steps=settings.accumulate,
         activation_checkpointing=settings.gradient_checkpointing,
