@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.errors import FoveateError
-from foveate.probes.items import Items, shared_items, tokenize, windows
+from foveate.probes.items import Items, find_tokens, shared_items, windows
 from foveate.probes.words import segment
 from probes.word_models import LEARNED_FROM, tokenizers
 
 TOKENIZERS = tokenizers()
+FIND = {name: find_tokens(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 PAIRS = [("bytes", "bpe"), ("bpe", "llama"), ("trimmed", "bytes"), ("across", "bytes"), ("llama", "across")]
 texts = st.lists(st.sampled_from([*LEARNED_FROM.split(), " ", " ", "\n", " é🙂", "東"]), max_size=25).map("".join)
 
@@ -21,7 +22,7 @@ texts = st.lists(st.sampled_from([*LEARNED_FROM.split(), " ", " ", "\n", " é�
 def test_tokens_stand_where_they_are(name) -> None:
     """The text up to a token's end is what the ids up to it decode to, but for a character that is cut."""
     tokenizer, text = TOKENIZERS[name], LEARNED_FROM + "\n  東é🙂 .\n"
-    tokens = tokenize(tokenizer, text)
+    tokens = FIND[name](text)
     for at in range(len(tokens.ids)):
         start = tokenizer.decode(tokens.ids[: at + 1], clean_up_tokenization_spaces=False).rstrip("\ufffd")
         assert text.startswith(start)
@@ -34,7 +35,7 @@ def test_tokens_stand_where_they_are(name) -> None:
 @given(text=texts)
 @settings(max_examples=60, deadline=None)
 def test_an_item_is_the_same_text_to_all(pair, text) -> None:
-    tokenized = [tokenize(TOKENIZERS[name], text) for name in pair]
+    tokenized = [FIND[name](text) for name in pair]
     segments = segment(text)
     items = shared_items(segments, tokenized)
     assert items.segments.tolist() == [np.flatnonzero(segments.ends == end)[0] + 1 for end in items.ends]
@@ -49,7 +50,7 @@ def test_an_item_is_the_same_text_to_all(pair, text) -> None:
 @given(text=texts)
 @settings(max_examples=60, deadline=None)
 def test_items_are_as_short_as_can_be(pair, text) -> None:
-    tokenized = [tokenize(TOKENIZERS[name], text) for name in pair]
+    tokenized = [FIND[name](text) for name in pair]
     segments = segment(text)
     for end in set(segments.ends.tolist()) - set(shared_items(segments, tokenized).ends.tolist()):
         across = [
@@ -60,8 +61,8 @@ def test_items_are_as_short_as_can_be(pair, text) -> None:
 
 def test_tokens_that_join_words_join_their_items() -> None:
     text = "the cat sat on a mat"
-    alone = shared_items(segment(text), [tokenize(TOKENIZERS["bytes"], text)])
-    joined = shared_items(segment(text), [tokenize(TOKENIZERS[name], text) for name in ("bytes", "across")])
+    alone = shared_items(segment(text), [FIND["bytes"](text)])
+    joined = shared_items(segment(text), [FIND[name](text) for name in ("bytes", "across")])
     assert len(alone.ends) == 6
     assert len(joined.ends) < 6
 
@@ -99,4 +100,4 @@ def test_all_but_the_first_window_have_half_of_it_as_context() -> None:
 def test_a_tokenizer_without_offsets_is_refused(monkeypatch) -> None:
     monkeypatch.setattr("foveate.probes.items.document_backend", lambda tokenizer: None)
     with pytest.raises(FoveateError, match="cannot say which characters a token stands for"):
-        tokenize(TOKENIZERS["bytes"], "text")
+        find_tokens(TOKENIZERS["bytes"])

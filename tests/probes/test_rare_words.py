@@ -139,6 +139,7 @@ def test_records_are_plain() -> None:
         ({"edges": (10, 10)}, "--buckets: 10 10 must be rising numbers from 1"),
         ({"edges": (0, 5)}, "--buckets: 0 5 must be rising numbers from 1"),
         ({"texts": ["?!", ""]}, "there are no words to score"),
+        ({"texts": ["?! " + "x" * 70]}, "no word can be scored by itself: each is longer than the 64 tokens"),
         ({"train": ["—", "..."]}, "there are no words in the training text"),
         ({"context": 65}, "--context: 65 is more than the 64 positions of a"),
     ],

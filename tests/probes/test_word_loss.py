@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from foveate.errors import FoveateError
-from foveate.probes.items import shared_items, tokenize, windows
+from foveate.probes.items import find_tokens, shared_items, windows
 from foveate.probes.word_loss import BETWEEN_WORDS, NOT_SEEN, SEVERAL_WORDS, word_losses
 from foveate.probes.words import WORD, fold, segment
 from foveate.train.evaluate import evaluate
@@ -25,7 +25,7 @@ def readers(*names):
 
 def slow_losses(readers, text, context):
     """Of each scored item its text, its losses, and how many words back its one word was seen in its window."""
-    tokenized = [tokenize(reader.tokenizer, text) for reader in readers]
+    tokenized = [find_tokens(reader.tokenizer)(text) for reader in readers]
     items = shared_items(segment(text), tokenized)
     starts = [0, *items.ends][:-1]
     for window in windows(items, context):

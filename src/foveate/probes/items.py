@@ -9,7 +9,7 @@ Legend: S segments of a text, I its items, N its tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,8 +54,8 @@ class Window:
     end: int
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
-    """The ids of a text and where they stand in it.
+def find_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Tokens]:
+    """A function that gives the ids of a text and where they stand in it.
 
     Raises:
         FoveateError: the tokenizer is one of the few that do not know where.
@@ -66,10 +66,14 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
             f"the tokenizer {type(tokenizer).__name__} cannot say which characters a token stands for; "
             f"use one of the fast kind, which have a tokenizer.json"
         )
-    backend.post_processor = processors.Sequence([])  # some take the space before a word out of what a token stands for
-    encoding = backend.encode(text, add_special_tokens=False)
-    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
-    return Tokens(ids=np.array(encoding.ids, np.int64), starts=offsets[:, 0], ends=np.maximum.accumulate(offsets[:, 1]))
+    backend.post_processor = processors.Sequence([])  # some leave white space out of what a token stands for
+
+    def find(text: str) -> Tokens:
+        encoding = backend.encode(text, add_special_tokens=False)
+        starts, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+        return Tokens(ids=np.array(encoding.ids, np.int64), starts=starts, ends=np.maximum.accumulate(ends))
+
+    return find
 
 
 def shared_items(segments: Segments, tokenized: Sequence[Tokens]) -> Items:

@@ -147,6 +147,11 @@ def rare_words(
     if not counts.total:
         raise FoveateError("there are no words in the training text: it has no letters or digits")
     losses = word_losses([a, b], texts, context=context, batch=batch, progress=progress)
+    if not (losses.word >= 0).any():
+        raise FoveateError(
+            f"no word can be scored by itself: each is longer than the {losses.context:,} tokens of a window, or "
+            f"joined to others by a token"
+        )
     return compare_words(losses, counts, names=(a.name, b.name), buckets=buckets, top=top, seed=seed)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from foveate.errors import FoveateError
-from foveate.probes.items import Items, Tokens, Window, shared_items, tokenize, windows
+from foveate.probes.items import Items, Tokens, Window, find_tokens, shared_items, windows
 from foveate.probes.words import fold, segment
 from foveate.progress import token_progress
 from foveate.train.evaluate import (
@@ -106,7 +106,13 @@ def word_losses(
     """
     context = _check_context(readers, context)
     numbers: dict[str, int] = {}
-    prepared = [_prepare(readers, text, number, context, numbers) for number, text in enumerate(texts)]
+    finders = [find_tokens(reader.tokenizer) for reader in readers]
+    prepared = []
+    for number, text in enumerate(texts):
+        tokenized = tuple(find(text) for find in finders)
+        for reader, tokens in zip(readers, tokenized, strict=True):
+            check_ids(tokens.ids, f"{reader.name}: document {number + 1}", reader.model)
+        prepared.append(_prepare(text, number, tokenized, context, numbers))
     if not any(text.windows for text in prepared):
         raise FoveateError("there is no text to score: the data holds nothing that fits into a window")
     nats = [_item_nats(model, reader, prepared, context, batch, progress) for model, reader in enumerate(readers)]
@@ -136,11 +142,9 @@ def _check_context(readers: Sequence[Reader], context: int | None) -> int:
     return context
 
 
-def _prepare(readers: Sequence[Reader], text: str, number: int, context: int, numbers: dict[str, int]) -> _Prepared:
+def _prepare(text: str, number: int, tokenized: tuple[Tokens, ...], context: int, numbers: dict[str, int]) -> _Prepared:
+    """Text ``number``; words that are new go into ``numbers``, the place of each in the vocabulary."""
     segments = segment(text)
-    tokenized = tuple(tokenize(reader.tokenizer, text) for reader in readers)
-    for reader, tokens in zip(readers, tokenized, strict=True):
-        check_ids(tokens.ids, f"{reader.name}: document {number + 1}", reader.model)
     items = shared_items(segments, tokenized)
     cuts = tuple(windows(items, context))
 
