@@ -48,13 +48,13 @@ def check_counts(config: Any, path: Path) -> None:
     while left:
         name, value, depth = left.pop()
         if depth > MAX_DEPTH:
-            raise FoveateError(f"{path}: {name} is nested deeper than {MAX_DEPTH}")
+            raise FoveateError(f"{path}: {shown(name)} is nested deeper than {MAX_DEPTH}")
         if isinstance(value, dict):
             left += [(key, item, depth + 1) for key, item in value.items()]
         elif isinstance(value, list):
             left += [(name, item, depth + 1) for item in value]
         elif isinstance(value, int | float) and value > MAX_COUNT and not UNCOUNTED.search(name):
-            raise FoveateError(f"{path}: {name} is {shown(value)}, more than {MAX_COUNT:,}")
+            raise FoveateError(f"{path}: {shown(name)} is {shown(value)}, more than {MAX_COUNT:,}")
 
 
 def free_memory() -> int:

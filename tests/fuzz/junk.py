@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -49,6 +50,9 @@ ODD = (
     {},
 )
 
+BYTES = (b"\0", b"\xff", b"\n", b"{", b'"', b"\xed\xa0\x80", b"9" * 20)
+SIMPLE = (*NUMBERS, *ODD, "x" * 500, [[]], [None], {"": 0}, ["1"], {"1": {"width": 4}})
+
 scalars = st.one_of(
     st.sampled_from(NUMBERS), st.sampled_from(ODD), st.integers(), st.floats(), st.text(max_size=12), st.just("x" * 500)
 )
@@ -92,6 +96,28 @@ json_edits = st.lists(
 )
 
 
+def random_byte_edits(chance: Random) -> list[tuple[Any, ...]]:
+    """As ``byte_edits``, drawn at a hundredth of the cost."""
+    kinds = {
+        "flip": lambda: chance.randrange(8),
+        "put": lambda: chance.choice(BYTES),
+        "insert": lambda: chance.randbytes(chance.randrange(9)),
+        "remove": lambda: chance.randrange(1, 300),
+        "repeat": lambda: chance.randrange(1, 300),
+        "cut": lambda: None,
+    }
+    chosen = chance.choices(list(kinds), k=chance.randrange(1, 4))
+    return [(kind, chance.randrange(1 << 16), kinds[kind]()) for kind in chosen]
+
+
+def random_json_edits(chance: Random) -> list[tuple[Any, ...]]:
+    """As ``json_edits``, drawn at a hundredth of the cost."""
+    return [
+        ("delete", chance.randrange(1 << 16)) if chance.random() < 0.2 else ("set", chance.randrange(1 << 16), value)
+        for value in chance.choices(SIMPLE, k=chance.randrange(1, 3))
+    ]
+
+
 def damage_bytes(raw: bytes, edits: list[tuple[Any, ...]]) -> bytes:
     for kind, at, *more in edits:
         at %= len(raw) + 1
@@ -117,12 +143,12 @@ def damage_json(tree: Any, edits: list[tuple[Any, ...]]) -> Any:
         places = list(_places(root))
         holder, key = places[at % len(places)]
         if kind == "set":
-            holder[key] = more[0]
+            holder[key] = copy.deepcopy(more[0])
         elif kind == "nest":
             for _ in range(more[0]):
                 holder[key] = [holder[key]]
         elif kind == "add" and isinstance(holder[key], dict):
-            holder[key] = {**holder[key], more[0]: more[1]}
+            holder[key] = {**holder[key], more[0]: copy.deepcopy(more[1])}
         elif kind == "delete" and isinstance(holder, dict):
             del holder[key]
     return root[0]

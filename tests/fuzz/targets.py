@@ -9,15 +9,15 @@ import hashlib
 import json
 import lzma
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
 import zstandard
 from hypothesis import strategies as st
-from transformers import AutoConfig
 from transformers.utils import logging
 
 from foveate import FoveateConfig, FoveateForCausalLM, HierarchySpec, load
@@ -25,7 +25,7 @@ from foveate.cost import Load, predict
 from foveate.data.split import split_documents
 from foveate.data.tokenizer import load_tokenizer, make_tokenizer
 from foveate.errors import FoveateError
-from foveate.loading import model_folder
+from foveate.loading import _read_config, model_folder
 from foveate.loading.manifest import DIGEST, MANIFEST, write_manifest
 from foveate.loading.weights import check_weights
 from foveate.presets import resolve_walk
@@ -39,12 +39,25 @@ MOST_SECONDS = 1.0  # of one case, in processor time
 LONGEST_LINE = 1000
 
 
+VARIATIONS = 9
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """``check(case)`` is True for a case that is accepted, False for one that is refused as it should be."""
+    """``check(case)`` is True for a case that is accepted, False for one that is refused as it should be.
+
+    Drawing a case takes hypothesis longer than checking it, so each is checked in a few random variations too.
+    """
 
     cases: st.SearchStrategy[Any]
     check: Callable[[Any], bool]
+    vary: Callable[[Any, Random], Any]
+
+    def variants(self, case: Any) -> Iterator[Any]:
+        yield case
+        chance = Random(repr(case))
+        for _ in range(VARIATIONS):
+            yield self.vary(case, chance)
 
 
 def accepts(action: Callable[[], Any]) -> bool:
@@ -77,8 +90,9 @@ WALK_PIECES = (
 def walk(folder: Path) -> Target:
     """Everything that users write as text: walks, presets, attention, levels, numbers."""
     pieces = st.lists(st.sampled_from(WALK_PIECES), max_size=12).map("".join)
-    strides = st.sampled_from([1, 1, 2, 4, 8, 16, 64, 3, 65_536])
-    runs = st.tuples(st.integers(0, 1200), strides, st.sampled_from(["", ":full", ":"]) | pieces)
+    strides = st.sampled_from([1, 1, 4, 4, 4, 16, 16, 64, 3, 65_536])
+    layers = st.sampled_from([0, 1, 2, 2, 8, 1001])
+    runs = st.tuples(layers, strides, st.sampled_from(["", "", "", ":full", ":fovea"]) | pieces)
     walks = st.lists(runs.map(lambda run: f"{run[0]}@{run[1]}{run[2]}"), max_size=6).map(" ".join)
     whole = st.tuples(walks, st.sampled_from(["", "", ":fovea", ":window3"])).map(
         lambda drawn: "1@1{1} {0} 0@1".format(*drawn)
@@ -104,7 +118,12 @@ def walk(folder: Path) -> Target:
         accepts(lambda: number(length, text))
         return accepts(lambda: read(text))
 
-    return Target(cases=st.one_of(pieces, walks, whole, many, st.text(max_size=30)), check=check)
+    def vary(text: str, chance: Random) -> str:
+        at = chance.randrange(len(text) + 1)
+        change = chance.choice([*WALK_PIECES, text[at - 1 : at], str(chance.randrange(2000))])
+        return text[:at] + change + text[at + chance.randrange(3) :]
+
+    return Target(cases=st.one_of(pieces, walks, whole, many, st.text(max_size=30)), check=check, vary=vary)
 
 
 # ---- config
@@ -147,7 +166,13 @@ def config(folder: Path) -> Target:
             accepts(lambda: _build_from(folder))
         return accepted
 
-    return Target(cases=cases, check=check)
+    def vary(case: tuple[dict[str, Any], bool, bool], chance: Random) -> Any:
+        changes, from_nothing, build = case
+        added = {chance.choice(KEYS): chance.choice((*junk.SIMPLE, *WALKS)), **changes}
+        varied = junk.damage_json(added, junk.random_json_edits(chance))
+        return (varied if isinstance(varied, dict) else added), from_nothing, build and chance.random() < 0.3
+
+    return Target(cases=cases, check=check, vary=vary)
 
 
 def _nests_little(file: Path) -> bool:
@@ -158,7 +183,7 @@ def _nests_little(file: Path) -> bool:
 
 
 def _build_from(folder: Path) -> None:
-    config = AutoConfig.from_pretrained(folder)
+    config = _read_config(folder)
     if len(config.spec.steps) <= 8:
         with torch.device("meta"):
             FoveateForCausalLM(config)
@@ -210,7 +235,13 @@ def corpus(folder: Path) -> Target:
 
         return accepts(read)
 
-    return Target(cases=cases, check=check)
+    def vary(case: Any, chance: Random) -> Any:
+        kind, _, instead, before, after, split = case
+        edits = junk.random_byte_edits(chance)
+        before, after = (before, edits) if chance.random() < 0.5 else (edits, after)
+        return kind, chance.choice(list(PACK)), instead, before, after, split
+
+    return Target(cases=cases, check=check, vary=vary)
 
 
 # ---- checkpoint
@@ -259,7 +290,15 @@ def checkpoint(folder: Path) -> Target:
             for file in (name, MANIFEST):
                 (model / file).write_bytes(whole[file])
 
-    return Target(cases=cases, check=check)
+    def vary(case: Any, chance: Random) -> Any:
+        name, (kind, how), manifest, _ = case
+        if chance.random() < 0.5:
+            name = chance.choice(sorted(whole))
+        kind = chance.choice(["bytes", "json"])
+        how = junk.random_byte_edits(chance) if kind == "bytes" else junk.random_json_edits(chance)
+        return name, (kind, how), manifest, chance.randrange(WHOLE_LOADS)
+
+    return Target(cases=cases, check=check, vary=vary)
 
 
 WHOLE_LOADS = 20
@@ -296,8 +335,6 @@ def _sealed(tree: Any) -> bytes:
 
 
 def _stage(model: Path, name: str) -> None:
-    from foveate.loading import _read_config
-
     if name == MANIFEST:
         run = model.parent
         place = run / "checkpoint-5"

@@ -119,7 +119,8 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise FoveateError(f"{path}: architectures is {shown(architectures)}; it must be a list of names")
     if not names & set(architectures):
-        raise FoveateError(f"{folder} holds a {(*architectures, kind)[0]:.80}, which is not a causal language model")
+        holds = shown((*architectures, kind)[0]).strip("'")
+        raise FoveateError(f"{folder} holds a {holds}, which is not a causal language model")
     return config
 
 
