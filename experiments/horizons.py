@@ -29,8 +29,15 @@ def write_stories(path: Path, model_path: str, count: int, tokens: int) -> None:
     texts: list[str] = []
     while len(texts) < count:
         start = torch.full((50, 1), mark)
-        rows = model.generate(start, max_new_tokens=tokens - 1, do_sample=True, top_k=0, eos_token_id=mark)
-        # a story that filled the window may go on; what matters is that none ran into the next
+        rows = model.generate(
+            start,
+            attention_mask=torch.ones_like(start),
+            max_new_tokens=tokens,
+            do_sample=True,
+            top_k=0,
+            eos_token_id=mark,  # the next story would begin
+            pad_token_id=tokenizer.eos_token_id,
+        )
         texts += [tokenizer.decode(row[1:], skip_special_tokens=True) for row in rows]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:count]), encoding="utf-8")
 

@@ -188,5 +188,5 @@ def test_a_run_killed_while_its_model_was_put_in_place_gives_its_checkpoint(fold
 def test_a_model_without_its_tokenizer(folder) -> None:
     for path in folder.glob("token*"):
         path.unlink()
-    with pytest.raises(FoveateError, match=r"the model's tokenizer .* \(the folder holds no tokenizer\); save one into"):
+    with pytest.raises(FoveateError, match=r"the model.s tokenizer .*\(the folder holds no tokenizer\); save one"):
         load(folder)
