@@ -14,6 +14,7 @@ import json
 import lzma
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -50,7 +51,7 @@ COMMANDS = (
     "foveate train --resume run --hidden 32",
     "foveate train --resume damaged",
     "foveate eval pickled --data text.txt",
-    "foveate info huge",
+    "foveate sample huge --prompt Once",
     "foveate sample run --prompt ''",
     "foveate export run --out run",
 )
@@ -102,6 +103,7 @@ def make_inputs() -> None:
     for name, changes in {"pickled": {}, "huge": {"walk": "12@1", "hidden_size": 1000000}}.items():
         Path(name).mkdir()
         Path(name, "config.json").write_text(json.dumps(config | changes))
+    shutil.copy("run/model.safetensors", "huge")
     Path("pickled/pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
 
 

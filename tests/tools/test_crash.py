@@ -30,6 +30,12 @@ def test_a_damaged_file_is_passed_over_or_refused_by_name() -> None:
 
 
 @pytest.mark.slow
+def test_a_cache_whose_maker_is_killed_is_made_by_the_next() -> None:
+    result = run_tool(f"{TOOLS}/crash/cache.py")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_in_one_line() -> None:
     result = run_tool(f"{TOOLS}/crash/full_disk.py", "--taken", "0")
     if result.returncode == 77:

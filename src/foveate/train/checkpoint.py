@@ -116,9 +116,8 @@ class Checkpoints:
     def way_back(self) -> str:
         """The end of a line about a full disk."""
         steps = self.steps()
-        if not steps:
-            return "; nothing was saved before: free some, then start again"
-        return f"; {self.path(steps[0]).name} is whole: free some, then foveate train --resume {self.run}"
+        saved = f"{self.path(steps[0]).name} is whole" if steps else "nothing was saved before"
+        return f"; {saved}: free some, then foveate train --resume {self.run}"
 
     def clear_unfinished(self) -> list[str]:
         """Remove what an interrupted save or removal has left; the names of the checkpoints concerned."""
