@@ -176,3 +176,14 @@ def test_what_cannot_be_measured_is_refused(models, capsys) -> None:
 def test_a_device_that_is_not_there_is_refused(capsys) -> None:
     assert main(["bench", "train", "--walk", "1@1", "--hidden", "16", "--device", "mars"]) == 2
     assert "mars" in capsys.readouterr().err
+
+
+def test_a_token_is_profiled(capsys) -> None:
+    options = ["--profile", "--context", "8", "--tokens", "4", "--repeats", "1"]
+    [found] = lines(capsys, "decode", "--walk", "2@1", *options)
+    profile = found["profile"]
+    assert 0 < profile["products_ms"] < profile["operations_ms"]
+    assert 0 <= profile["share_outside"] <= 1
+    assert sum(calls for name, (_, calls) in profile["longest"].items() if name == "aten::mm") in (0, 2 * 4 + 1)
+    assert main(["bench", "decode", "--walk", "2@1", *options, *COMMON[:-1]]) == 0
+    assert "outside matrix products" in capsys.readouterr().out

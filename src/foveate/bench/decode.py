@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foveate.bench.engines import Engine, NotPossibleError
 from foveate.bench.peers import Contender, contender
+from foveate.bench.profile import profile_tokens
 from foveate.bench.repeats import ratio, spread
 from foveate.bench.roofline import Bandwidth, firings, synchronize
 from foveate.bench.room import has_room
@@ -43,6 +44,7 @@ class DecodeTime:
             same turns; ``over_roofline`` is the median of the turns' ratios to it.
         ratio, ratio_low, ratio_high: of the time per token to that of the model ``against``, turn by turn; None where
             that was left out.
+        profile: see ``TokenProfile``; None unless asked for.
     """
 
     name: str
@@ -68,6 +70,7 @@ class DecodeTime:
     ratio: float | None
     ratio_low: float | None
     ratio_high: float | None
+    profile: dict[str, Any] | None
     repeats: int
     tokens: int
     threads: int
@@ -85,6 +88,7 @@ class Timing:
         through_generate: time ``model.generate`` where there is one, instead of a bare loop over ``forward``.
         ragged: rows of different lengths, from half the first context to all of it, padded on the left.
         roofline: also measure the bandwidth of matrix-vector products in the shapes of the first walk.
+        profile: also profile a repeat, after the others.
         against: the model that ratios are to.
     """
 
@@ -93,6 +97,7 @@ class Timing:
     through_generate: bool = False
     ragged: bool = False
     roofline: bool = False
+    profile: bool = False
     against: str
 
 
@@ -167,6 +172,11 @@ class _Subject:
         synchronize(engine.device)
         return (time.perf_counter() - start) / tokens
 
+    def _profile(self, ms_per_token: float) -> dict[str, Any] | None:
+        if not self.timing.profile:
+            return None
+        return profile_tokens(self.decode, self.tokens, ms_per_token).to_json()
+
     def result(self, reference: _Subject | None, bandwidths: list[float]) -> DecodeTime:
         engine, spec = self.engine, self.engine.spec
         calls = predicted = None
@@ -212,6 +222,7 @@ class _Subject:
             ratio=relation and relation.median,
             ratio_low=relation and relation.low,
             ratio_high=relation and relation.high,
+            profile=self._profile(1e3 * seconds.median),
             repeats=len(self.seconds),
             tokens=self.tokens,
             threads=torch.get_num_threads(),
@@ -229,6 +240,7 @@ def time_decoding(
     through_generate: bool = False,
     ragged: bool = False,
     roofline: bool = False,
+    profile: bool = False,
     against: str | None = None,
     note: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[DecodeTime]:
@@ -238,7 +250,7 @@ def time_decoding(
         models: name to causal language model, or what ``make_models`` made.
         context: one number of tokens, or several: measured from the shortest on, each going on from the one before.
             What there is no memory or no time for is left out, and ``note`` told.
-        through_generate, ragged, roofline, against: see ``Timing``.
+        through_generate, ragged, roofline, profile, against: see ``Timing``.
         note: told in a line what is being done.
 
     Raises:
@@ -258,6 +270,7 @@ def time_decoding(
         through_generate=through_generate,
         ragged=ragged,
         roofline=roofline,
+        profile=profile,
         against=against or next(iter(models)),
     )
     return _time_decoding({name: contender(model) for name, model in models.items()}, contexts, batch, timing, note)

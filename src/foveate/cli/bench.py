@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decode.add_argument(
         "--ragged", action="store_true", help="rows of different lengths, from half the first context to all of it"
     )
+    decode.add_argument("--profile", action="store_true", help="also show where the time of a token goes (CPU)")
     _add_plot(decode)
     memory = kinds.add_parser(
         "memory",
@@ -188,6 +189,7 @@ def _decode(args: argparse.Namespace) -> Iterator[Record]:
                 through_generate=args.generate,
                 ragged=args.ragged,
                 roofline=True,
+                profile=args.profile,
                 against=args.against,
                 note=_note,
             ):
@@ -258,10 +260,13 @@ def _train(args: argparse.Namespace) -> Iterator[Record]:
 def _print(kind: str, records: list[Record]) -> None:
     from rich.console import Console
 
-    from foveate.report.bench_tables import decode_table, memory_table, train_table
+    from foveate.report.bench_tables import decode_table, memory_table, profile_table, train_table
 
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print({"decode": decode_table, "memory": memory_table, "train": train_table}[kind](records))
+    for record in records:
+        if record.get("profile"):
+            console.print(profile_table(record))
 
 
 def _plot(kind: str, records: list[Record], folder: Path) -> None:

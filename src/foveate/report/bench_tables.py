@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from foveate.report.units import data_size, quantity
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 Record = dict[str, Any]
 Column = tuple[str, Callable[[Record], str]]
 
 
-def decode_table(records: Sequence[Record]) -> Table:
+def decode_table(records: Sequence[Record]) -> Group:
     """Of ``foveate bench decode``."""
     first = records[0]
     title = (
@@ -41,7 +41,23 @@ def decode_table(records: Sequence[Record]) -> Table:
     return _table(title, columns, records)
 
 
-def train_table(records: Sequence[Record]) -> Table:
+def profile_table(record: Record) -> Group:
+    """Of ``foveate bench decode --profile``: the operations of a token that take longest."""
+    found = record["profile"]
+    title = (
+        f"{_name(record)} at {record['context']:,}, batch {record['batch']}: {record['ms_per_token']:.2f} ms per "
+        f"token, of which {100 * found['share_outside']:.0f}% outside matrix products; {found['calls']:.0f} operations"
+    )
+    operations = [{"operation": name, "ms": ms, "calls": calls} for name, (ms, calls) in found["longest"].items()]
+    columns: list[Column] = [
+        ("operation", lambda r: r["operation"]),
+        ("ms/token", lambda r: f"{r['ms']:.3f}"),
+        ("calls", lambda r: f"{r['calls']:.1f}"),
+    ]
+    return _table(title, columns, operations)
+
+
+def train_table(records: Sequence[Record]) -> Group:
     """Of ``foveate bench train``."""
     first = records[0]
     title = (
@@ -66,7 +82,7 @@ def train_table(records: Sequence[Record]) -> Table:
     return _table(title, columns, records)
 
 
-def memory_table(records: Sequence[Record]) -> Table:
+def memory_table(records: Sequence[Record]) -> Group:
     """Of ``foveate bench memory``."""
     first = records[0]
     title = f"memory on {first['device']}; ratios to {first['against']}"
@@ -109,16 +125,17 @@ def _predicted(record: Record, key: str, show: Callable[[float], str] = data_siz
     return show(record["predicted"][key]) if record["predicted"] else ""
 
 
-def _table(title: str, columns: Sequence[Column], records: Sequence[Record]) -> Table:
+def _table(title: str, columns: Sequence[Column], records: Sequence[Record]) -> Group:
     from rich import box
+    from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
 
     cells = [[show(record) for _, show in columns] for record in records]
     kept = [at for at in range(len(columns)) if any(row[at] for row in cells)]
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for at in kept:
         table.add_column(columns[at][0], justify="left" if at == 0 else "right", no_wrap=True)
     for row in cells:
         table.add_row(*(escape(row[at]) for at in kept))
-    return table
+    return Group(escape(title), table)  # not the table's own title, which would be broken at its width
