@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from foveate.hf.modeling_foveate import FoveateForCausalLM
     from foveate.loading import load
     from foveate.probes.plan import ShufflePlan
+    from foveate.probes.rare_words import probe_rare
     from foveate.probes.shuffle import probe_shuffle
+    from foveate.probes.word_loss import Reader
 
 __version__ = "0.1.0"
 
@@ -23,9 +25,11 @@ __all__ = [
     "HierarchySpec",
     "Level",
     "Pool",
+    "Reader",
     "Run",
     "ShufflePlan",
     "load",
+    "probe_rare",
     "probe_shuffle",
 ]
 
@@ -33,8 +37,10 @@ _LAZY = {
     "FoveateCache": "foveate.hf.cache",
     "FoveateConfig": "foveate.hf.configuration_foveate",
     "FoveateForCausalLM": "foveate.hf.modeling_foveate",
+    "Reader": "foveate.probes.word_loss",
     "ShufflePlan": "foveate.probes.plan",
     "load": "foveate.loading",
+    "probe_rare": "foveate.probes.rare_words",
     "probe_shuffle": "foveate.probes.shuffle",
 }
 

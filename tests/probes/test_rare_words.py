@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foveate.errors import FoveateError
-from foveate.probes.rare_words import Range, rare_words
+from foveate.probes.rare_words import Range, probe_rare
 from foveate.probes.word_loss import Reader
 from foveate.probes.words import WORD
 from probes.word_models import LikesLetters, Planted, RemembersLetters, llama_reader, tokenizers
@@ -28,7 +28,7 @@ def reader(name: str, model: Planted) -> Reader:
 
 def planted(texts=(TEXT,), **options):
     given = {"edges": EDGES, "context": 64, "progress": False} | options
-    return rare_words(reader("flat", Planted()), reader("likes", LIKES), TRAIN, texts, **given)
+    return probe_rare(reader("flat", Planted()), reader("likes", LIKES), TRAIN, texts, **given)
 
 
 def flat_nats(text: str) -> float:
@@ -71,7 +71,7 @@ def test_what_a_model_remembers_shows_by_distance() -> None:
     letters = "abcdefghijklmnopqrstuvwxyz"
     text = " ".join(letters[:20]) + " b " + " ".join(letters[20:]) + " a"
     model = RemembersLetters(bonus=2.0)
-    found = rare_words(
+    found = probe_rare(
         reader("flat", Planted()), reader("remembers", model), ["a"], [text], context=64, top=1, progress=False
     )
     new, near, far = (found.cell(distance=Range(low=low, high=high)) for low, high in ((0, 0), (1, 16), (17, None)))
@@ -119,9 +119,9 @@ def test_intervals_are_narrow_where_all_words_differ_alike_and_wide_where_not() 
 def test_tokenizers_may_differ() -> None:
     texts = ["The cat sat, and saw how far away the moon was. " * 3] * 6
     models = [llama_reader(name, TOKENIZERS[name]) for name in ("bytes", "llama")]
-    found = rare_words(*models, ["the cat sat"], texts, progress=False)
+    found = probe_rare(*models, ["the cat sat"], texts, progress=False)
     assert found.cell("words").count == sum(len(WORD.findall(text)) for text in texts)
-    swapped = rare_words(*reversed(models), ["the cat sat"], texts, progress=False)
+    swapped = probe_rare(*reversed(models), ["the cat sat"], texts, progress=False)
     assert swapped.cell("text").delta_bpb == pytest.approx(-found.cell("text").delta_bpb)
 
 
@@ -147,5 +147,5 @@ def test_records_are_plain() -> None:
 def test_what_cannot_be_compared_is_said(given, line) -> None:
     options = {"train": TRAIN, "texts": [TEXT], "progress": False} | given
     with pytest.raises(FoveateError) as error:
-        rare_words(reader("a", Planted()), reader("b", LIKES), **options)
+        probe_rare(reader("a", Planted()), reader("b", LIKES), **options)
     assert str(error.value).startswith(line)

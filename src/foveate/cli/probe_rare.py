@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     # torch and transformers take seconds to import: after what can be said without them
     from foveate.bench.subjects import load_subjects
     from foveate.loading import read_dtype
-    from foveate.probes.rare_words import DECADES, rare_words
+    from foveate.probes.rare_words import DECADES, probe_rare
     from foveate.probes.word_loss import Reader
     from foveate.train.build import pick_dtype
 
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         Reader(name=subject.name, model=subject.model.to(read_dtype(dtype)), tokenizer=subject.tokenizer)
         for subject in subjects
     )
-    found = rare_words(
+    found = probe_rare(
         a,
         b,
         train,

@@ -112,7 +112,7 @@ class RareWords:
             yield {"kind": "gain", "bucket": bucket, **gain}
 
 
-def rare_words(
+def probe_rare(
     a: Reader,
     b: Reader,
     train: Iterable[str],
@@ -138,6 +138,8 @@ def rare_words(
     Raises:
         FoveateError: as ``word_losses``; edges that do not rise; a text, or a training text, without words.
     """
+    if seed < 0:
+        raise FoveateError(f"--seed: {seed} must be at least 0")
     buckets = _buckets(edges)
     vocabulary = vocabulary_of(texts)
     if not vocabulary:
@@ -179,7 +181,7 @@ def compare_words(
     top: int = 3,
     seed: int = 0,
 ) -> RareWords:
-    """``rare_words`` from what has been measured: ``losses`` of two models, and counts of their vocabulary."""
+    """``probe_rare`` from what has been measured: ``losses`` of two models, and counts of their vocabulary."""
     train_count_V = np.array([counts.of[word] for word in losses.vocabulary])
     text_bytes = int(losses.bytes.sum())
     bpb_a, bpb_b = (losses.nats.sum(1) / math.log(2) / text_bytes).tolist()
