@@ -5,6 +5,7 @@ Legend: V words of a vocabulary, I scored items of the text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -71,4 +72,4 @@ def largest_gains(
 
 
 def _on_one_line(text: str) -> str:
-    return " ".join(text.split("\n")).replace("\r", " ")
+    return re.sub(r"\s+", " ", text)

@@ -102,21 +102,21 @@ def _row(cell: Record) -> tuple[str, ...]:
 
 
 def _by_distance(records: Sequence[Record]) -> Table:
+    """Empty where there are too few such words for an interval."""
     table = _table("times in training")
     distances = [cell["distance"] for cell in cells(records, part="words", train_count=None) if cell["distance"]]
     for distance in distances:
         table.add_column(distance_text(distance), justify="right")
     buckets = [cell["train_count"] for cell in cells(records, part="words", distance=None)]
     for bucket in [*filter(None, buckets), None]:
-        row = []
-        for distance in distances:
-            found = cells(records, part="words", train_count=bucket, distance=distance)
-            row.append(
-                _with_interval(found[0]["delta_nats"], found[0]["ci_low"], found[0]["ci_high"], 2) if found else ""
-            )
+        known = {distance_text(distance): "" for distance in distances}
+        for cell in cells(records, part="words", train_count=bucket):
+            if cell["distance"] and cell["ci_low"] is not None:
+                shown = _with_interval(cell["delta_nats"], cell["ci_low"], cell["ci_high"], 2)
+                known[distance_text(cell["distance"])] = shown
         if bucket is None:
             table.add_section()
-        table.add_row("all words" if bucket is None else range_text(bucket), *row)
+        table.add_row("all words" if bucket is None else range_text(bucket), *known.values())
     return table
 
 
