@@ -209,6 +209,7 @@ def test_a_context_above_the_models_positions() -> None:
         ({"units": ("line",)}, "--unit: 'line' is unknown; write token, word, sentence or block:K"),
         ({"units": ("block:0",)}, "--unit: 'block:0' is unknown"),
         ({"sequences": 1}, "--sequences: 1 must be at least 2"),
+        ({"seed": -1}, "--seed: -1 must be at least 0"),
         ({"permutations": 0}, "--permutations: 0 must be at least 1"),
         ({"tolerance": 1.5}, "--tolerance: 1.5 must be a share between 0 and 1"),
     ],

@@ -9,6 +9,7 @@ from foveate.errors import FoveateError
 from foveate.probes.treatments import CONDITIONS, Unit
 
 TREATED = CONDITIONS[1:]
+MOST_PERMUTATIONS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,14 @@ class ShufflePlan:
         for name in ("sequences", "permutations", "near"):
             if getattr(self, name) < 1:
                 raise FoveateError(f"--{name}: {getattr(self, name)} must be at least 1")
+        if self.permutations > MOST_PERMUTATIONS:
+            raise FoveateError(f"--permutations: {self.permutations} must be at most {MOST_PERMUTATIONS}")
+        if self.seed < 0:
+            raise FoveateError(f"--seed: {self.seed} must be at least 0")
         if self.sequences < 2:
             raise FoveateError("--sequences: 1 must be at least 2, of one there is no interval")
+        if self.seed < 0:
+            raise FoveateError(f"--seed: {self.seed} must be at least 0")
         if not 0 < self.tolerance < 1:
             raise FoveateError(f"--tolerance: {self.tolerance} must be a share between 0 and 1, such as 0.05")
 
