@@ -248,13 +248,10 @@ class CausalTrainer(ParallelTrainer):
     def _broken(self, what: str, *, skip: bool = False) -> FoveateError:
         peak = self.settings.lr or 0.0
         steps = self.checkpoints.steps()
+        saved = f"{self.checkpoints.path(steps[0])} is from before" if steps else "nothing was saved before"
         skipping = ", or leave such steps out with --on-nan skip" if skip else ""
-        if not steps:
-            return FoveateError(
-                f"{what}; nothing was saved before: start again with a lower --lr than {peak:g}{skipping}"
-            )
         return FoveateError(
-            f"{what}; {self.checkpoints.path(steps[0])} is from before: go on from it more slowly with "
+            f"{what}; {saved}: go on more slowly with "
             f"foveate train --resume {self.checkpoints.run} --lr {peak / 2:.2g}{skipping}"
         )
 
