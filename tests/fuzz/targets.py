@@ -1,4 +1,4 @@
-"""What is fuzzed: inputs of each target, and what is done with one. Any error but a FoveateError of a line is a bug."""
+"""What is fuzzed: the inputs of each target, and what is done with one of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import gzip
 import hashlib
 import json
 import lzma
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 import zstandard
 from hypothesis import strategies as st
-from transformers.utils import logging
 
 from foveate import FoveateConfig, FoveateForCausalLM, HierarchySpec, load
 from foveate.cost import Load, predict
@@ -34,50 +32,8 @@ from foveate.spec import Attention, parse_walk
 from foveate.train.checkpoint import Checkpoints
 from foveate.values import count, length
 from fuzz import junk
-
-MOST_SECONDS = 1.0  # of one case, in processor time
-LONGEST_LINE = 1000
-
-
-VARIATIONS = 9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """``check(case)`` is True for a case that is accepted, False for one that is refused as it should be.
-
-    Drawing a case takes hypothesis longer than checking it, so each is checked in a few random variations too.
-    """
-
-    cases: st.SearchStrategy[Any]
-    check: Callable[[Any], bool]
-    vary: Callable[[Any, Random], Any]
-
-    def variants(self, case: Any) -> Iterator[Any]:
-        yield case
-        chance = Random(repr(case))
-        for _ in range(VARIATIONS):
-            yield self.vary(case, chance)
-
-
-def accepts(action: Callable[[], Any]) -> bool:
-    """Whether ``action`` runs through; a refusal has to be one line, and either has to be quick."""
-    began = time.process_time()
-    try:
-        action()
-        accepted = True
-    except FoveateError as error:
-        line = str(error)
-        assert line.strip()
-        assert "\n" not in line
-        assert len(line) < LONGEST_LINE
-        accepted = False
-    assert time.process_time() - began < MOST_SECONDS
-    return accepted
-
-
-# ---- walk
-
+from fuzz.harness import Target, accepts, quiet
+from fuzz.probes import probe
 
 WALK_PIECES = (
     *"0123456789@:,=/ -.x",
@@ -125,8 +81,6 @@ def walk(folder: Path) -> Target:
 
     return Target(cases=st.one_of(pieces, walks, whole, many, st.text(max_size=30)), check=check, vary=vary)
 
-
-# ---- config
 
 KEYS = (
     *(field.name for field in fields(FoveateConfig)),
@@ -189,14 +143,6 @@ def _build_from(folder: Path) -> None:
             FoveateForCausalLM(config)
 
 
-def quiet() -> None:
-    """Without the warnings of libraries, of which there would be a hundred thousand."""
-    logging.set_verbosity(logging.CRITICAL + 1)
-    logging.disable_progress_bar()
-
-
-# ---- corpus
-
 DOCUMENTS = ("It was a dark and stormy night.\r\n", "näïve “quotes” 日本\n\n", "x" * 300, "\ufeffmark")
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "": lambda raw: raw,
@@ -242,9 +188,6 @@ def corpus(folder: Path) -> Target:
         return kind, chance.choice(list(PACK)), instead, before, after, split
 
     return Target(cases=cases, check=check, vary=vary)
-
-
-# ---- checkpoint
 
 
 def checkpoint(folder: Path) -> Target:
@@ -301,7 +244,7 @@ def checkpoint(folder: Path) -> Target:
     return Target(cases=cases, check=check, vary=vary)
 
 
-WHOLE_LOADS = 20
+WHOLE_LOADS = 100
 
 
 def _damage(kind: str, how: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, Any]]:
@@ -356,4 +299,5 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "config": config,
     "corpus": corpus,
     "checkpoint": checkpoint,
+    "probe": probe,
 }

@@ -37,7 +37,7 @@ def split_at(texts: Iterable[str], pattern: str) -> Iterator[str]:
     """
     try:
         found = re.compile(pattern, re.MULTILINE)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise FoveateError(f"--split-at: {pattern!r} is not a regular expression: {error}") from None
     return _split(texts, found)
 
