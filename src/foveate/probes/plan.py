@@ -70,8 +70,6 @@ class ShufflePlan:
             raise FoveateError(f"--seed: {self.seed} must be at least 0")
         if self.sequences < 2:
             raise FoveateError("--sequences: 1 must be at least 2, of one there is no interval")
-        if self.seed < 0:
-            raise FoveateError(f"--seed: {self.seed} must be at least 0")
         if not 0 < self.tolerance < 1:
             raise FoveateError(f"--tolerance: {self.tolerance} must be a share between 0 and 1, such as 0.05")
 
