@@ -78,7 +78,7 @@ def test_any_length(decoder: Decoder, length: int) -> None:
 
 
 def test_slots_are_asked_for_before_they_are_written(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.model.tape.GRANULE", 1)  # room to spare would hide a tape that asks for too little
+    monkeypatch.setattr("foveate.model.tape.RESERVE", 1)  # room to spare would hide a tape that asks for too little
     length = whole_length(decoder.spec)
     check_calls(decoder, [[length - 3] * 2, *[[1] * 2] * 9])
     check_calls(decoder, [[length - 3, 3], *[[1, 1]] * 9])

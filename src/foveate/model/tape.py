@@ -18,7 +18,7 @@ from torch import Tensor
 
 from foveate.model.clock import Count, Span
 
-GRANULE = 64  # slots; a tape that keeps everything grows in multiples of this
+RESERVE = 64  # tokens; a tape that keeps everything grows in multiples of this
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -94,7 +94,8 @@ class Tape:
         if need <= self.capacity:
             return
         if not self.bounded:
-            need = -(-max(need + GRANULE, self.capacity * 3 // 2) // GRANULE) * GRANULE
+            room = -(-RESERVE // self.stride)
+            need = -(-max(need + room, self.capacity * 3 // 2) // room) * room
         data = allocate((self.layers, self.parts, batch, self.heads, need, self.width), dtype, device)
         if self.data is not None:
             data[..., : self.capacity, :] = self.data
