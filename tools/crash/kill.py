@@ -52,7 +52,7 @@ class Tally:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=60, metavar="N")
+    parser.add_argument("--kills", type=int, default=60, metavar="N", help="at least (default: 60)")
     parser.add_argument("--while-saving", type=int, default=24, metavar="N", help="so many at least hit a save")
     parser.add_argument("--steps", type=int, default=900, metavar="N", help="of the run (default: 900)")
     parser.add_argument(
@@ -72,9 +72,9 @@ def test(args: argparse.Namespace, folder: Path) -> int:
 
     draw, tally = random.Random(args.seed), Tally()
     words, expected = train_words(run, steps=args.steps), None
-    while tally.kills < args.kills:
+    while tally.kills < args.kills or tally.while_saving < args.while_saving:
         saves_wanted = args.while_saving - tally.while_saving
-        wait_for_save = draw.random() < saves_wanted / (args.kills - tally.kills)
+        wait_for_save = draw.random() < saves_wanted / max(1, args.kills - tally.kills)
         before = stamp(run / ".saving")
         process = start(words, cache=cache)
         seconds, errors = kill(process, run, draw, args.session, wait_for_save)
