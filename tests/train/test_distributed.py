@@ -124,7 +124,7 @@ def test_one_of_two_is_killed_and_one_goes_on(parallel, settings, one) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["fsdp"])
 def test_one_of_two_is_told_to_stop_and_one_goes_on(parallel, settings, one) -> None:
     processes = start_and_signal(replace(settings, parallel=parallel), signal.SIGTERM)
     codes, said = processes.wait(), processes.said()
@@ -136,7 +136,7 @@ def test_one_of_two_is_told_to_stop_and_one_goes_on(parallel, settings, one) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["fsdp"])
 def test_two_go_on_where_one_was_stopped(parallel, settings, one) -> None:
     def stop(record: dict[str, Any]) -> None:
         if record["step"] == 8:
