@@ -18,7 +18,7 @@ MOST_SECONDS = 5.0  # of a case and its variations, in processor time
 LONGEST_LINE = 1000
 
 
-VARIATIONS = 9
+VARIATIONS = 19
 
 
 @dataclass(frozen=True, kw_only=True)

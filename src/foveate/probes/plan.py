@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, shown
 from foveate.probes.treatments import CONDITIONS, Unit
 
 TREATED = CONDITIONS[1:]
@@ -56,7 +56,7 @@ class ShufflePlan:
                 )
         unknown = [name for name in self.conditions if name not in CONDITIONS]
         if unknown:
-            raise FoveateError(f"--conditions: {unknown[0]!r} is unknown; choose of {', '.join(TREATED)}")
+            raise FoveateError(f"--conditions: {shown(unknown[0])} is unknown; choose of {', '.join(TREATED)}")
         chosen = tuple(name for name in TREATED if name in self.conditions)
         object.__setattr__(self, "conditions", chosen)
         if not chosen:

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def split_at(texts: Iterable[str], pattern: str) -> Iterator[str]:
     try:
         found = re.compile(pattern, re.MULTILINE)
     except (re.error, OverflowError, RecursionError) as error:
-        raise FoveateError(f"--split-at: {pattern!r} is not a regular expression: {error}") from None
+        raise FoveateError(f"--split-at: {shown(pattern)} is not a regular expression: {error}") from None
     return _split(texts, found)
 
 
