@@ -47,7 +47,9 @@ class Unit:
             return cls(kind=text)
         if (match := re.fullmatch(r"block:([0-9]{1,7})", text)) and 1 <= int(match[1]) <= LARGEST_BLOCK:
             return cls(kind="block", size=int(match[1]))
-        raise FoveateError(f"--unit: {shown(text)} is unknown; write token, word, sentence or block:K, K tokens to a block")
+        raise FoveateError(
+            f"--unit: {shown(text)} is unknown; write token, word, sentence or block:K, K tokens to a block"
+        )
 
     def number(self, ids_Nb: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
         """Which unit of its row each token is of: int64 [N, b], rising from 0."""
