@@ -24,7 +24,7 @@ from foveate.bench.room import has_room
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 
-READ_FLOPS = 1e12  # a context that takes more to read is filled with random numbers: the time per token is the same
+READ_FLOPS = 3e12  # a context that takes more to read is filled with random numbers: the time per token is the same
 WARM_UP = 64  # tokens
 
 
@@ -204,7 +204,7 @@ class _Subject:
             context=engine.columns,
             batch=engine.batch,
             ragged=self.timing.ragged,
-            dtype=engine.dtype,
+            dtype="int8" if engine.rounded else engine.dtype,
             ms_per_token=1e3 * seconds.median,
             ms_low=1e3 * seconds.low,
             ms_high=1e3 * seconds.high,

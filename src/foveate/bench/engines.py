@@ -17,6 +17,7 @@ from transformers import DynamicCache, StaticCache
 from foveate.bench.roofline import bytes_read
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
+from foveate.model.packing import Int8Linear, PackedLinear
 from foveate.spec import HierarchySpec
 
 CHUNK = 2048  # columns that a model without a reader of its own is given at once
@@ -40,6 +41,7 @@ class Engine(ABC):
 
     most_tokens: int | None = None
     generates = False  # whether the model has the generate of transformers
+    rounded = False  # whether weights are int8; all else then is bf16
 
     def __init__(self, model: Any, batch: int, spec: HierarchySpec | None = None) -> None:
         self.model = model.eval()
@@ -131,10 +133,19 @@ class FoveateEngine(Engine):
         super().__init__(model, batch, spec)
         self.spec = self.model.config.spec
         self.cache = self.model.make_cache(batch)
+        self.packed = [module for module in self.model.modules() if isinstance(module, PackedLinear)]
+        self.rounded = any(isinstance(layer, Int8Linear) for layer in self.packed)
 
     @property
     def state_bytes(self) -> int:
         return self.cache.nbytes
+
+    @property
+    def weight_bytes(self) -> int:
+        return super().weight_bytes + sum(layer.nbytes for layer in self.packed)
+
+    def bytes_read(self, tokens: int) -> float | None:
+        return None if self.rounded else super().bytes_read(tokens)
 
     def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None:
         mask_BT = None if pads is None else _mask(pads, ids_BT)

@@ -35,6 +35,7 @@ from foveate.bench.peer_models import (
 from foveate.errors import FoveateError
 from foveate.hf.configuration_foveate import FoveateConfig
 from foveate.hf.modeling_foveate import FoveateForCausalLM
+from foveate.model.packing import pack
 from foveate.spec import HierarchySpec
 
 
@@ -180,6 +181,13 @@ def make_contender(
     built = kind.build(Shape(spec=config.spec, vocab_size=vocab_size, positions=positions, path=peer_path))
     spec = _plain(config.spec) if kind.plain else None
     return Contender(model=built.to(device=device, dtype=dtype), engine=kind.engine, spec=spec)
+
+
+def ready_to_decode(models: Mapping[str, Contender], weights: str | None = None) -> None:
+    """Store the weights of our own models as decoding reads them fastest, or rounded to ``weights``, in place."""
+    for given in models.values():
+        if given.engine is FoveateEngine:
+            pack(given.model, weights)
 
 
 def contender(model: Any) -> Contender:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the least that weights and state take to be read.",
         epilog=EXAMPLES,
     )
-    _add_common(decode, context="1024", batch=1, dtype="fp32", dtypes=(*DTYPES, *DTYPES.values()))
+    _add_common(decode, context="1024", batch=1, dtype="fp32", dtypes=(*DTYPES, "int8", *DTYPES.values(), "int8"))
     decode.add_argument("--repeats", type=count, default=5, metavar="N", help="repeats in turn (default: 5)")
     decode.add_argument("--tokens", type=count, default=128, metavar="N", help="tokens per repeat (default: 128)")
     decode.add_argument("--generate", action="store_true", help="time model.generate instead of a bare loop")
@@ -176,9 +176,13 @@ def _decode(args: argparse.Namespace) -> Iterator[Record]:
     import torch
 
     from foveate.bench.decode import time_decoding
+    from foveate.bench.peers import ready_to_decode
 
     for dtype in args.dtype:
-        models = _models(args, getattr(torch, dtype), max(args.context) + args.tokens + 1)
+        rounded = dtype == "int8"  # our weights; peers stay in bf16
+        positions = max(args.context) + args.tokens + 1
+        models = _models(args, torch.bfloat16 if rounded else getattr(torch, dtype), positions)
+        ready_to_decode(models, "int8" if rounded else None)
         for batch in args.batch:
             for result in time_decoding(
                 models,
