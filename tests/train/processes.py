@@ -37,7 +37,7 @@ class Processes:
     def wait(self) -> list[int | None]:
         """Exit codes by rank; negative the signal that ended one, None for one that does not end."""
         for member in self.members:
-            member.join(60)
+            member.join(120)
         return [member.exitcode for member in self.members]
 
     def said(self) -> list[list[str]]:

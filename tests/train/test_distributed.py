@@ -124,9 +124,8 @@ def test_one_of_two_is_killed_and_one_goes_on(parallel, settings, one) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["fsdp"])
-def test_one_of_two_is_told_to_stop_and_one_goes_on(parallel, settings, one) -> None:
-    processes = start_and_signal(replace(settings, parallel=parallel), signal.SIGTERM)
+def test_one_of_two_is_told_to_stop_and_one_goes_on(settings, one) -> None:
+    processes = start_and_signal(replace(settings, parallel="fsdp"), signal.SIGTERM)
     codes, said = processes.wait(), processes.said()
     assert codes == [143, 143], said
     assert said[1] == []
@@ -136,15 +135,14 @@ def test_one_of_two_is_told_to_stop_and_one_goes_on(parallel, settings, one) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["fsdp"])
-def test_two_go_on_where_one_was_stopped(parallel, settings, one) -> None:
+def test_two_go_on_where_one_was_stopped(settings, one) -> None:
     def stop(record: dict[str, Any]) -> None:
         if record["step"] == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(settings, on_record=stop)
-    run = ["train", "--resume", settings.out, "--parallel", parallel, "--accumulate", "2"]
+    run = ["train", "--resume", settings.out, "--parallel", "fsdp", "--accumulate", "2"]
     processes = Processes(2, Path(settings.out).with_name("said"), command, run)
     assert processes.wait() == [0, 0], processes.said()
     assert_same(one, Path(settings.out))
