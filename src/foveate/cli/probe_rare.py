@@ -26,7 +26,7 @@ PLAIN_WIDTH = 140  # columns, where the output is not a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    model = "a run, a Hugging Face causal language model's folder, or a .gguf"
+    model = "a run, a causal language model's folder or name on the hub, or a .gguf file"
     parser.add_argument("model_a", metavar="MODEL_A", help=model)
     parser.add_argument("model_b", metavar="MODEL_B", help="another, to compare it with")
     paths = "files, folders, globs, hf:NAME, or books"

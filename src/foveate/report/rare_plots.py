@@ -87,7 +87,9 @@ def _by_distance(records: Sequence[Record]) -> Figure:
                     ax.plot(at, cell["delta_nats"], "o", color=tint, ms=5)
         ax.axhline(0, color=INK, lw=0.8)
         ax.set_title(f"{range_text(bucket)}× in training")
-        ax.set_xticks(range(len(distances)), [distance_text(distance).replace(" ", "\n", 1) for distance in distances])
+        ax.set_xticks(
+            range(len(distances)), ["\n".join(distance_text(distance).rsplit(" ", 1)) for distance in distances]
+        )
         ax.tick_params(axis="x", labelsize=7.5)
         ax.grid(axis="y", color=INK, alpha=0.13, lw=0.6)
         ax.set_xlim(-0.5, len(distances) - 0.5)
