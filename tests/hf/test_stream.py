@@ -5,7 +5,7 @@ import torch
 
 from foveate import FoveateConfig, FoveateForCausalLM
 from foveate.errors import FoveateError
-from foveate.hf.stream import stream
+from foveate.hf.stream import stream, stream_batch
 
 WALKS = ["2@1", "1@1 1@4 1@1:window5", "1@1:fovea4,groups=4,scales=2/4"]
 
@@ -72,3 +72,36 @@ def test_leaves_gradients_as_they_were_between_tokens(model) -> None:
 def test_one_row_of_ids(model, shape) -> None:
     with pytest.raises(FoveateError, match="one row"):
         stream(model, torch.zeros(shape, dtype=torch.long), max_new_tokens=1)
+
+
+LENGTHS = [5, 30, 1, 17, 8, 64]
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 40])
+def test_a_batch_is_its_rows(model, tokens: int) -> None:
+    prompts = [torch.randint(40, (length,)).tolist() for length in LENGTHS]
+    written: dict[int, list[int]] = {row: [] for row in range(len(prompts))}
+    for row, token in stream_batch(model, prompts, max_new_tokens=tokens):
+        written[row].append(token)
+    for row, prompt in enumerate(prompts):
+        assert written[row] == list(stream(model, torch.tensor([prompt]), max_new_tokens=tokens)), row
+
+
+def test_rows_of_a_batch_end_each_at_their_own_end_of_text(model, monkeypatch) -> None:
+    prompts = [torch.randint(40, (length,)).tolist() for length in LENGTHS]
+    alone = [list(stream(model, torch.tensor([prompt]), max_new_tokens=30)) for prompt in prompts]
+    ends = [alone[0][3], alone[1][11]]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", ends)
+    written = [[] for _ in prompts]
+    for row, token in stream_batch(model, prompts, max_new_tokens=30):
+        written[row].append(token)
+    for tokens, expected in zip(written, alone, strict=True):
+        first = min((expected.index(end) for end in ends if end in expected), default=29)
+        assert tokens == expected[: first + 1]
+    assert len({len(tokens) for tokens in written}) > 1
+
+
+@pytest.mark.parametrize("prompts", [[], [[1], []]])
+def test_a_batch_needs_prompts(model, prompts) -> None:
+    with pytest.raises(FoveateError, match="at least one token"):
+        stream_batch(model, prompts, max_new_tokens=3)

@@ -6,15 +6,17 @@ costs more than the model does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from foveate.errors import FoveateError
 from foveate.hf.cache import FoveateCache
+from foveate.hf.phases import Phases, coarsest_stride
 
 
 def stream(
@@ -43,15 +45,65 @@ def stream(
     """
     if input_ids.dim() != 2 or len(input_ids) != 1 or not input_ids.shape[1]:
         raise FoveateError(f"stream takes one row of ids, [1, T] with T at least 1; got {list(input_ids.shape)}")
-    warpers = LogitsProcessorList()
-    if do_sample:
-        warpers += [TemperatureLogitsWarper(temperature)] if temperature != 1 else []
-        warpers += [TopKLogitsWarper(top_k)] if top_k else []
-        warpers += [TopPLogitsWarper(top_p)] if top_p is not None and top_p < 1 else []
-    ends = model.generation_config.eos_token_id
-    ends = set(ends) if isinstance(ends, list) else {ends}
+    choose = _Choice(do_sample, temperature, top_k, top_p, generator)
     cache = cache if cache is not None else model.make_cache(1)
-    return _stream(model, input_ids, cache, max_new_tokens, do_sample, warpers, generator, ends, on_read)
+    return _stream(model, input_ids, cache, max_new_tokens, choose, _ends(model), on_read)
+
+
+def stream_batch(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[tuple[int, int]]:
+    """Continue several prompts at once: (prompt's number, token) as they come, for each prompt as ``stream`` does.
+
+    Rows first wait for one another, fewer steps than the coarsest stride, so that coarse layers then work for all rows
+    at the same step: see ``foveate.hf.phases``.
+
+    Raises:
+        FoveateError: no prompt, or an empty one.
+    """
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise FoveateError("stream_batch takes one prompt or more, each of at least one token id")
+    choose = _Choice(do_sample, temperature, top_k, top_p, generator)
+    return _stream_batch(model, prompts, max_new_tokens, choose, _ends(model))
+
+
+class _Choice:
+    """How the next token follows from scores."""
+
+    def __init__(
+        self,
+        do_sample: bool,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.do_sample, self.generator = do_sample, generator
+        self.warpers: Any = LogitsProcessorList()  # Any: transformers names a type of ids that no tensor has
+        if do_sample:
+            self.warpers += [TemperatureLogitsWarper(temperature)] if temperature != 1 else []
+            self.warpers += [TopKLogitsWarper(top_k)] if top_k else []
+            self.warpers += [TopPLogitsWarper(top_p)] if top_p is not None and top_p < 1 else []
+
+    def __call__(self, ids_B1: Tensor, logits_BV: Tensor) -> Tensor:
+        """Ids [B, 1]."""
+        scores_BV = self.warpers(ids_B1, logits_BV.float())
+        if self.do_sample:
+            return torch.multinomial(scores_BV.softmax(-1), 1, generator=self.generator)
+        return scores_BV.argmax(-1, keepdim=True)
+
+
+def _ends(model: Any) -> set[int | None]:
+    ends = model.generation_config.eos_token_id
+    return set(ends) if isinstance(ends, list) else {ends}
 
 
 def _stream(
@@ -59,26 +111,66 @@ def _stream(
     input_ids: Tensor,
     cache: FoveateCache,
     max_new_tokens: int,
-    do_sample: bool,
-    warpers: LogitsProcessorList,
-    generator: torch.Generator | None,
+    choose: _Choice,
     ends: set[int | None],
     on_read: Callable[[int], Any] | None,
 ) -> Iterator[int]:
     # no decorator: a gradient mode entered around a generator would leak into its caller between tokens
-    warp: Any = warpers  # Any: transformers names a type of ids that no tensor has
     if input_ids.shape[1] > 1:
         with torch.inference_mode():
             model.read(input_ids[:, :-1], cache, on_read)
     ids = input_ids[:, -1:]
     for _ in range(max_new_tokens):
         with torch.inference_mode():
-            scores = warp(ids, model(ids, past_key_values=cache, use_cache=True).logits[:, -1].float())
-            if do_sample:
-                ids = torch.multinomial(scores.softmax(-1), 1, generator=generator)
-            else:
-                ids = scores.argmax(-1, keepdim=True)
+            ids = choose(ids, model(ids, past_key_values=cache, use_cache=True).logits[:, -1])
         token = int(ids)
         yield token
         if token in ends:
             return
+
+
+def _stream_batch(
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, choose: _Choice, ends: set[int | None]
+) -> Iterator[tuple[int, int]]:
+    cache, ids_B1, lengths = _read_batch(model, prompts)
+    phases = Phases(lengths, coarsest_stride(model.config.spec), max_new_tokens)
+    number = np.arange(len(prompts))  # of the prompt in each row
+    left = np.full(len(prompts), max_new_tokens)
+    while left.any():
+        with torch.inference_mode():
+            active = phases.step()
+            mask_B1 = None if active.all() else torch.from_numpy(active[:, None]).to(ids_B1.device)
+            logits_BV = model(ids_B1, attention_mask=mask_B1, past_key_values=cache, use_cache=True).logits[:, -1]
+            chosen_B1 = choose(ids_B1, logits_BV)
+            ids_B1 = chosen_B1 if mask_B1 is None else torch.where(mask_B1, chosen_B1, ids_B1)
+        tokens = ids_B1[:, 0].tolist()
+        left[active] -= 1
+        for row in np.flatnonzero(active):
+            yield int(number[row]), tokens[row]
+            if tokens[row] in ends:
+                left[row] = 0
+        if not left.all() and left.any():
+            going_on = left > 0
+            rows = torch.from_numpy(np.flatnonzero(going_on))
+            with torch.inference_mode():
+                cache.batch_select_indices(rows)
+                ids_B1 = ids_B1[rows.to(ids_B1.device)]
+            phases.keep(going_on)
+            number, left = number[going_on], left[going_on]
+
+
+@torch.inference_mode()
+def _read_batch(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[FoveateCache, Tensor, np.ndarray]:
+    """A cache that has read all but the last token of each prompt, these last tokens [B, 1], and the lengths read."""
+    lengths = np.array([len(prompt) - 1 for prompt in prompts])
+    columns = int(lengths.max())
+    ids_BT = torch.zeros(len(prompts), columns, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids_BT[row, columns - lengths[row] :] = torch.as_tensor(prompt[:-1])
+    mask_BT = torch.arange(columns) >= torch.from_numpy(columns - lengths)[:, None]
+    cache = model.make_cache(len(prompts))
+    if columns:
+        ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
+        model(ids_BT, attention_mask=mask_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    last_B1 = torch.tensor([[int(prompt[-1])] for prompt in prompts], device=model.device)
+    return cache, last_B1, lengths
