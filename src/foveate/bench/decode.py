@@ -167,8 +167,7 @@ class _Subject:
         if through_generate:
             engine.generate(text_BT, tokens, state)
         else:
-            for _ in range(tokens):
-                ids_B1 = engine.step(ids_B1, state).argmax(-1, keepdim=True)
+            engine.decode(ids_B1, tokens, state)
         synchronize(engine.device)
         return (time.perf_counter() - start) / tokens
 

@@ -14,15 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveate.bench.engines import (
-    Engine,
-    FoveateEngine,
-    HubEngine,
-    MegaByteEngine,
-    RecomputingEngine,
-    StaticHubEngine,
-    XTransformersEngine,
-)
+from foveate.bench.engines import Engine, FoveateEngine, HubEngine, StaticHubEngine
+from foveate.bench.peer_engines import MegaByteEngine, RecomputingEngine, XTransformersEngine
 from foveate.bench.peer_models import (
     Shape,
     hierarchical,

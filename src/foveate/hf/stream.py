@@ -6,7 +6,7 @@ costs more than the model does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,9 +133,25 @@ def _stream_batch(
     model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, choose: _Choice, ends: set[int | None]
 ) -> Iterator[tuple[int, int]]:
     cache, ids_B1, lengths = _read_batch(model, prompts)
+    yield from continue_batch(model, cache, ids_B1, lengths, max_new_tokens, choose, ends)
+
+
+def continue_batch(
+    model: Any,
+    cache: FoveateCache,
+    ids_B1: Tensor,
+    lengths: np.ndarray,
+    max_new_tokens: int,
+    choose: Callable[[Tensor, Tensor], Tensor],
+    ends: Container[int | None],
+) -> Iterator[tuple[int, int]]:
+    """(row, token) as they come, after the last ids ``ids_B1`` of rows of which ``cache`` holds ``lengths`` [B] tokens.
+
+    ``choose`` makes ids [B, 1] of the ids before [B, 1] and logits [B, V]. Rows that are done leave the cache.
+    """
     phases = Phases(lengths, coarsest_stride(model.config.spec), max_new_tokens)
-    number = np.arange(len(prompts))  # of the prompt in each row
-    left = np.full(len(prompts), max_new_tokens)
+    number = np.arange(len(lengths))  # which row of those given each row left is
+    left = np.full(len(lengths), max_new_tokens)
     while left.any():
         with torch.inference_mode():
             active = phases.step()
@@ -149,8 +165,8 @@ def _stream_batch(
             yield int(number[row]), tokens[row]
             if tokens[row] in ends:
                 left[row] = 0
-        if not left.all() and left.any():
-            going_on = left > 0
+        going_on = left > 0
+        if going_on.any() and not going_on.all():
             rows = torch.from_numpy(np.flatnonzero(going_on))
             with torch.inference_mode():
                 cache.batch_select_indices(rows)
