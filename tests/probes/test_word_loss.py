@@ -105,7 +105,7 @@ def test_the_batch_and_the_mode_of_the_model_do_not_matter() -> None:
         ({"context": 65}, "--context: 65 is more than the 64 positions of bytes"),
         ({"context": 1}, "--context: 1 must be at least 2 tokens"),
         ({"texts": []}, "there is no text to score"),
-        ({"texts": ["x" * 70]}, "there is no text to score: the data holds nothing that fits into a window"),
+        ({"texts": ["x" * 70]}, "there is no text to score: the data holds no word that fits into 64 tokens"),
     ],
 )
 def test_what_cannot_be_scored_is_said(given, line) -> None:

@@ -98,6 +98,14 @@ def test_the_tables() -> None:
     assert by_distance[-1] == "  plain[1] better: noddy (−54.4 nats in 9), as in …observed [Noddy].… (−8.2)"
 
 
+def test_too_little_text_is_said() -> None:
+    out = StringIO()
+    few = [HEAD | {"units": 1}, *RECORDS[1:], cell("text", interval=(None, None))]
+    few.remove(RECORDS[1])
+    print_rare_words(few, Console(file=out, width=140))
+    assert "Too little text for intervals: 1 window of 12,000 bytes" in out.getvalue()
+
+
 def test_colours_say_which_is_better() -> None:
     by_count, by_distance = rare_plots(RECORDS)
     assert all(colour in by_count.svg for colour in (A_COLOUR, B_COLOUR, UNDECIDED))

@@ -114,7 +114,7 @@ def word_losses(
             check_ids(tokens.ids, f"{reader.name}: document {number + 1}", reader.model)
         prepared.append(_prepare(text, number, tokenized, context, numbers))
     if not any(text.windows for text in prepared):
-        raise FoveateError("there is no text to score: the data holds nothing that fits into a window")
+        raise FoveateError(f"there is no text to score: the data holds no word that fits into {context:,} tokens")
     nats = [_item_nats(model, reader, prepared, context, batch, progress) for model, reader in enumerate(readers)]
     columns = {name: np.concatenate([text.columns[name] for text in prepared]) for name in prepared[0].columns}
     windows_before = np.cumsum([0, *(len(text.windows) for text in prepared)])

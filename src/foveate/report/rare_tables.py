@@ -54,9 +54,11 @@ def _notes(head: Record, text: Record) -> Iterator[str]:
     a, b = head["a"], head["b"]
     difference = _with_interval(text["delta_bpb"], text["bpb_ci_low"], text["bpb_ci_high"], 4)
     yield f"\n{a} {head['bpb_a']:.4f} bits per byte, {b} {head['bpb_b']:.4f}, difference {difference}"
+    known = text["ci_low"] is not None
+    intervals = "In brackets 95% bootstrap intervals over" if known else "Too little text for intervals:"
     yield (
-        f"Differences are {a} less {b}: above 0, {b} is better. In brackets 95% bootstrap intervals over "
-        f"{head['units']:,} {head['unit']}s of {head['text_bytes']:,} bytes, context {head['context']:,}."
+        f"Differences are {a} less {b}: above 0, {b} is better. {intervals} {head['units']:,} "
+        f"{head['unit']}{'s' * (head['units'] != 1)} of {head['text_bytes']:,} bytes, context {head['context']:,}."
     )
     if head["left_out"]:
         yield f"{head['left_out']:,} pieces of text longer than a window were left out."
