@@ -17,7 +17,9 @@ def run_tool(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_killed_twice_a_run_ends_as_if_it_had_not_been() -> None:
-    result = run_tool(f"{TOOLS}/crash/kill.py", "--kills", "2", "--while-saving", "1", "--steps", "60")
+    result = run_tool(
+        f"{TOOLS}/crash/kill.py", "--kills", "2", "--while-saving", "1", "--steps", "150", "--session", "0.5"
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "equal, bit for bit" in result.stdout
 
