@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from foveate.hf.cache import FoveateCache
     from foveate.hf.configuration_foveate import FoveateConfig
     from foveate.hf.modeling_foveate import FoveateForCausalLM
+    from foveate.hf.stream import stream, stream_batch
     from foveate.loading import load
+    from foveate.loading.decoding import load_for_decoding
     from foveate.probes.plan import ShufflePlan
     from foveate.probes.rare_words import probe_rare
     from foveate.probes.shuffle import probe_shuffle
@@ -29,8 +31,11 @@ __all__ = [
     "Run",
     "ShufflePlan",
     "load",
+    "load_for_decoding",
     "probe_rare",
     "probe_shuffle",
+    "stream",
+    "stream_batch",
 ]
 
 _LAZY = {
@@ -40,8 +45,11 @@ _LAZY = {
     "Reader": "foveate.probes.word_loss",
     "ShufflePlan": "foveate.probes.plan",
     "load": "foveate.loading",
+    "load_for_decoding": "foveate.loading.decoding",
     "probe_rare": "foveate.probes.rare_words",
     "probe_shuffle": "foveate.probes.shuffle",
+    "stream": "foveate.hf.stream",
+    "stream_batch": "foveate.hf.stream",
 }
 
 
