@@ -63,8 +63,12 @@ def text_of(summary: dict[str, Any], which: str) -> str:
     return f"{shown(tokens)} [{shown(low)}, {shown(high)}]"
 
 
+def summary_of(records: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(record for record in records if record["kind"] == "summary")
+
+
 def row(name: str, seed: int, records: list[dict[str, Any]]) -> str:
-    summary = next(record for record in records if record["kind"] == "summary")
+    summary = summary_of(records)
     low, high = summary["order_horizon_ci"]
     fifty = "yes" if low <= 50 <= high else "no, fewer" if high < 50 else "no, more"
     share, (share_low, share_high) = summary["order_share"], summary["order_share_ci"]
@@ -80,6 +84,33 @@ def row(name: str, seed: int, records: list[dict[str, Any]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def draw(summaries: dict[str, dict[str, Any]], out: Path) -> None:
+    """Both horizons of every probe with their intervals, beside a line at 50 tokens."""
+    import matplotlib
+
+    from foveate.report.figures import COLOURS, INK, STYLE, WIDTH, as_png, as_svg, new_figure
+
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = new_figure(WIDTH, 0.9 + 0.42 * len(summaries))
+        ax = figure.subplots()
+        for row, summary in enumerate(summaries.values()):
+            for which, tint, shift in (("order", COLOURS[1], -0.13), ("topic", COLOURS[2], 0.13)):
+                low, high = (max(tokens, 1) for tokens in summary[f"{which}_horizon_ci"])
+                ax.plot([low, high], [row + shift] * 2, color=tint, lw=2.5, alpha=0.5)
+                ax.plot(max(summary[f"{which}_horizon"], 1), row + shift, "o", color=tint, ms=6)
+            ax.plot([summary["context"] - summary["boundary"]] * 2, [row - 0.3, row + 0.3], color=INK, lw=1)
+        ax.axvline(50, color=INK, lw=0.8, ls=(0, (3, 3)))
+        ax.set(xscale="log", ylim=(len(summaries) - 0.5, -0.6), xlabel="tokens (| is as far as was measured)")
+        ax.set_title("order horizon", color=COLOURS[1])
+        ax.set_title("topic horizon", color=COLOURS[2], loc="center")
+        ax.set_yticks(range(len(summaries)), list(summaries))
+        ax.set_xticks([8, 16, 32, 50, 128, 256, 512], ["8", "16", "32", "50", "128", "256", "512"])
+        ax.minorticks_off()
+        ax.tick_params(axis="y", length=0)
+        (out / "horizons.svg").write_text(as_svg(figure), encoding="utf-8")
+        (out / "horizons.png").write_bytes(as_png(figure))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path)
@@ -88,28 +119,33 @@ def main() -> None:
         "--data", type=Path, default=Path(), help="folder that the data paths of the plan are relative to"
     )
     parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--table", action="store_true", help="compute nothing, print what is there")
     parser.add_argument("--only", nargs="*", default=[], help="names of probes; default: all")
     args = parser.parse_args()
     plan = yaml.safe_load(args.plan.read_text())
     models = dict(given.split("=", 1) for given in args.model)
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, summaries = [], {}
     for settings in plan["probes"]:
         name, model, seeds = (settings.pop(key) for key in ("name", "model", "seeds"))
         if model not in models or (args.only and name not in args.only):
             continue
         if settings["data"] == "stories":
             settings["data"] = args.out / "stories.jsonl"
-            if not settings["data"].exists():
+            if not settings["data"].exists() and not args.table:
                 stories = plan["stories"]
                 write_stories(settings["data"], models[stories["model"]], stories["count"], stories["tokens"])
         else:
             settings["data"] = args.data / settings["data"]
         for seed in seeds:
+            if args.table and not (args.out / f"{name}-{seed}" / "results.jsonl").exists():
+                continue
             records = probe(settings, models[model], seed, args.out / f"{name}-{seed}")
             rows.append(row(name, seed, records))
+            summaries[f"{name}, seed {seed}" if seed else name] = summary_of(records)
     print("| probe | seed | sequences × permutations | order horizon | topic horizon | order share | 50? |")
     print("|---|---|---|---|---|---|---|", *rows, sep="\n")
+    draw(summaries, args.out)
 
 
 if __name__ == "__main__":

@@ -74,15 +74,20 @@ def test_a_horizon_at_the_end_says_at_least() -> None:
     assert str(found) == "≥64 [≥64, ≥64]"
 
 
-def test_bins_keep_the_mean_and_cover_every_distance_once() -> None:
-    values = np.random.default_rng(0).normal(1, 1, (20, 256))
-    curve = Resampled.of(values, seed=0)
-    bins = curve.binned()
-    assert bins.distance[0] == 1
-    assert (np.diff(bins.distance) > 0).all()
-    edges = np.round(bins.distance)
-    assert bins.mean[-1] == pytest.approx(curve.mean[int(np.floor(bins.distance[-1] ** 2 / 256)) - 1 :].mean())
-    assert len(edges) < 25
+@pytest.mark.parametrize("distances", [1, 2, 7, 256, 300])
+def test_bins_widen_and_cover_every_distance_once(distances) -> None:
+    values = np.random.default_rng(0).normal(1, 1, (20, distances))
+    bins = Resampled.of(values, seed=0).binned()
+    # a bin from a to b stands at the root of ab, the first at 1
+    firsts, start = [], 1
+    for middle in bins.distance:
+        firsts.append(start)
+        start = round(middle**2 / start) + 1
+    assert start == distances + 1
+    widths = np.diff([*firsts, start])
+    assert (np.diff(widths) >= -1).all()
+    means = [values.mean(0)[first - 1 : first - 1 + width].mean() for first, width in zip(firsts, widths, strict=True)]
+    assert bins.mean.tolist() == pytest.approx(means)
     assert ((bins.low < bins.mean) & (bins.mean < bins.high)).all()
 
 

@@ -87,7 +87,8 @@ class Resampled:
         """The same over bins that widen with distance, for the eye; a bin stands at its geometric middle."""
         D = len(self.mean)
         edges = np.unique(np.round(2 ** np.arange(0, np.log2(D + 1), 1 / BINS_PER_OCTAVE)).astype(int))
-        edges = np.append(edges[edges < D + 1], D + 1)
+        # what is left at the end is part of the last bin, not a narrow and noisy one
+        edges = np.append(edges[edges * 2 ** (1 / BINS_PER_OCTAVE) <= D + 1], D + 1) if D > 1 else np.array([1, 2])
 
         def bins(values: np.ndarray) -> np.ndarray:
             return np.add.reduceat(values, edges[:-1] - 1, axis=-1) / np.diff(edges)
