@@ -97,3 +97,15 @@ def test_share() -> None:
     found = share_of(part, whole)
     assert (found.value, found.low, found.high) == (0.25, 0.25, 0.25)
     assert share_of(part, Resampled.of(np.zeros((10, 4)), seed=0)) is None
+
+
+def test_sequences_of_one_document_do_not_count_as_so_many() -> None:
+    random = np.random.default_rng(0)
+    document_N = np.repeat(np.arange(20), 10)
+    values = random.normal(size=(20, 1))[document_N] + 0.1 * random.normal(size=(200, 4))
+    alone, together = Resampled.of(values, seed=0), Resampled.of(values, seed=0, document_N=document_N)
+    np.testing.assert_allclose(together.mean, alone.mean)
+    np.testing.assert_allclose(together.samples.std(0), 1 / 20**0.5, rtol=0.35)
+    assert (together.samples.std(0) > 2 * alone.samples.std(0)).all()
+    few = Resampled.of(values, seed=0, document_N=document_N // 10)
+    np.testing.assert_array_equal(few.samples, alone.samples)

@@ -6,6 +6,7 @@ Legend: N sequences, D distances past the boundary, R resamples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,11 +122,12 @@ def summarize(plan: ShufflePlan, losses: dict[str, np.ndarray], sequences: Seque
     for boundary in plan.boundaries:
         original_ND = losses["original"][:, boundary - plan.context :].astype(np.float64)
         none = Treatment(condition="original", boundary=boundary, unit=None, permutations=1)
-        found = {none: Resampled.of(np.zeros_like(original_ND), seed=plan.seed)}
+        resampled = partial(Resampled.of, seed=plan.seed, document_N=sequences.document)
+        found = {none: resampled(np.zeros_like(original_ND))}
         for treatment in plan.treatments():
             if treatment.boundary == boundary:
                 delta_ND = losses[treatment.name].mean(1, dtype=np.float64) - original_ND
-                found[treatment] = Resampled.of(delta_ND, seed=plan.seed)
+                found[treatment] = resampled(delta_ND)
         for treatment, curve in found.items():
             curves.append(
                 Curve(

@@ -24,6 +24,7 @@ RESAMPLES = 2000
 LEVEL = (2.5, 97.5)  # percentiles of an interval
 SMALLEST_NATS = 1e-3  # a tolerance is at least this: half precision alone is as far from nothing
 BINS_PER_OCTAVE = 3
+LEAST_DOCUMENTS = 10  # fewer say too little about other documents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +68,26 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Resampled:
-    """A curve, the mean over sequences, and the same of each bootstrap resample of them."""
+    """A curve, the mean over sequences, and the same of each bootstrap resample of them, or of their documents."""
 
     mean: np.ndarray  # float64 [D]
     samples: np.ndarray  # float64 [R, D]
 
     @classmethod
-    def of(cls, values_ND: np.ndarray, *, seed: int) -> Resampled:
-        """Of one seed the resamples are of the same sequences, whatever the values: curves stay paired."""
-        sums_RD = resampled_sums(values_ND, seed=seed, resamples=RESAMPLES)
-        return cls(mean=values_ND.mean(0), samples=sums_RD / len(values_ND))
+    def of(cls, values_ND: np.ndarray, *, seed: int, document_N: np.ndarray | None = None) -> Resampled:
+        """Of one seed the resamples are of the same sequences, whatever the values: curves stay paired.
+
+        Whole documents are resampled where their numbers ``document_N`` are given and there are enough of them, since
+        sequences of one document are alike; else sequences.
+        """
+        counted = np.hstack([values_ND, np.ones((len(values_ND), 1))])
+        if document_N is not None and len(np.unique(document_N)) >= LEAST_DOCUMENTS:
+            _, unit_N = np.unique(document_N, return_inverse=True)
+            units = np.zeros((unit_N.max() + 1, counted.shape[1]))
+            np.add.at(units, unit_N, counted)
+            counted = units
+        sums = resampled_sums(counted, seed=seed, resamples=RESAMPLES)
+        return cls(mean=values_ND.mean(0), samples=sums[:, :-1] / sums[:, -1:])
 
     def band(self) -> Band:
         """The curve with an interval at each distance."""
