@@ -129,7 +129,11 @@ def start(flags, tmp_path) -> subprocess.Popen:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_before_the_first_step_leaves_nothing(flags, number, code, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("foveate.train.run.build_model", lambda *args: os.kill(os.getpid(), number))
+    def interrupted(*args) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)  # a signal may reach another thread first; what it raises here ends the wait
+
+    monkeypatch.setattr("foveate.train.run.build_model", interrupted)
     assert main(flags) == code
     assert last_line(capsys.readouterr().err) == "interrupted before the first checkpoint; nothing was saved"
     assert not (tmp_path / "run").exists()
