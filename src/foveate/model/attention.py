@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from foveate.model import tiled
 from foveate.model.clock import Span
 from foveate.model.rotary import Rotary, rotate
 from foveate.model.tape import Tape
@@ -30,6 +31,8 @@ def attend(
         mask = mask if mask is None or mask.dim() == 2 else mask.expand(-1, -1, H // K, -1)
         q_RKGd = q_RSHd.view(R, K, H // K, d)
         return scaled_dot_product_attention(q_RKGd, k_RKLd, v_RKLd, attn_mask=mask).reshape(R, 1, H, d)
+    if tiled.wins(q_RSHd):
+        return tiled.attend_in_tiles(q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, mask, causal).transpose(1, 2)
     out_RHSd = scaled_dot_product_attention(
         q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, attn_mask=mask, is_causal=causal, enable_gqa=H != K
     )
