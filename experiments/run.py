@@ -16,6 +16,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,26 @@ def half_width(values: list[float]) -> float:
     return t * statistics.stdev(values) / len(values) ** 0.5 if t else 0.0
 
 
+def read(ledger: Path) -> list[dict[str, Any]]:
+    """The results so far; several processes may share them, each with models of its own (``--only``)."""
+    return [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
+
+
+def estimate(values: list[float], sign: str = "") -> str:
+    """The mean, with half of its interval where there are several values."""
+    interval = f" ± {half_width(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.4f}{interval}"
+
+
 def table(results: list[dict[str, Any]]) -> str:
-    rows = ["| group | model | walk | bits per byte | seeds |", "|---|---|---|---|---|"]
+    """A row per group and model; differences are to the first model of the group, seed by seed."""
+    rows = ["| group | model | walk | bits per byte | difference | seeds |", "|---|---|---|---|---|---|"]
+    first: dict[str, dict[int, float]] = {}
     for group, model, walk in dict.fromkeys((r["group"], r["model"], r["walk"]) for r in results):
-        bpb = [r["bpb"] for r in results if (r["group"], r["model"]) == (group, model)]
-        score = f"{statistics.mean(bpb):.4f} ± {half_width(bpb):.4f}"
-        rows.append(f"| {group} | {model} | `{walk}` | {score} | {len(bpb)} |")
+        bpb = {r["seed"]: r["bpb"] for r in results if (r["group"], r["model"]) == (group, model)}
+        paired = [bpb[seed] - other for seed, other in first.setdefault(group, bpb).items() if seed in bpb]
+        difference = "" if bpb is first[group] or not paired else estimate(paired, "+")
+        rows.append(f"| {group} | {model} | `{walk}` | {estimate(list(bpb.values()))} | {difference} | {len(bpb)} |")
     return "\n".join(rows)
 
 
@@ -62,8 +77,7 @@ def main() -> None:
     plan["eval"]["data"] = str(Path(args.data, plan["eval"]["data"]))
     args.out.mkdir(parents=True, exist_ok=True)
     ledger = args.out / "results.jsonl"
-    results = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
-    done = {(r["group"], r["model"], r["seed"]) for r in results}
+    done = {(r["group"], r["model"], r["seed"]) for r in read(ledger)}
     chosen = {"group": set(plan["groups"]), "model": set(plan["models"]), "seed": set(map(str, plan["seeds"]))}
     for kind, names in chosen.items():
         chosen[kind] = names & set(args.only) or names
@@ -74,18 +88,18 @@ def main() -> None:
                     group in chosen["group"] and model in chosen["model"] and str(seed) in chosen["seed"]
                 ):
                     continue
-                run = args.out / f"{group}-{model}-{seed}"
+                run = args.out / f"{group}-{model}-{seed}".replace(" ", "_")
                 settings = {**plan["train"], **shared, **own, "seed": seed, "out": run}
                 if not (run / "model.safetensors").exists():
                     resume = ["--resume"] if (run / "foveate.yaml").exists() else []
                     foveate("train", *flags(settings), *resume)
                 score = json.loads(foveate("eval", str(run), *flags(plan["eval"]), "--json"))
-                result = {"group": group, "model": model, "walk": own.get("walk"), "seed": seed, **score}
+                result = {"group": group, "model": model, "walk": settings["walk"], "seed": seed, **score}
                 result["machine"] = platform.processor() or platform.machine()
-                results.append(result)
                 with ledger.open("a") as file:
                     file.write(json.dumps(result) + "\n")
-    print(table(results))
+    order = {(group, model): place for place, (group, model) in enumerate(product(plan["groups"], plan["models"]))}
+    print(table(sorted(read(ledger), key=lambda r: order.get((r["group"], r["model"]), len(order)))))
 
 
 if __name__ == "__main__":
