@@ -98,3 +98,12 @@ def test_packed_weights_are_for_decoding_only() -> None:
 def test_weights_that_cannot_be(dtype: str, weights: str, message: str) -> None:
     with pytest.raises(FoveateError, match=message):
         pack(small("1@1", getattr(torch, dtype)), weights)
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_packed_for_several_rows_fp32_decodes_alike(walk: str) -> None:
+    model = small(walk, torch.float32)
+    packed = copy.deepcopy(model)
+    pack(packed, rows=3)
+    torch.testing.assert_close(decode(packed, rows=3), decode(model, rows=3), rtol=1e-4, atol=1e-5)
+    assert packed.lm_head.nbytes == model.lm_head.weight.nbytes

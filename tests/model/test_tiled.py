@@ -64,9 +64,7 @@ def test_in_bfloat16_gradients_are_about_as_exact_as_torchs() -> None:
 @pytest.mark.parametrize("walk", ["2@1", "1@1:window8 2@4 1@1", "2@1:fovea4,groups=4,scales=4/16"])
 def test_a_training_step_in_bfloat16_uses_it_and_agrees_with_fp32(walk: str, monkeypatch) -> None:
     calls = []
-    monkeypatch.setattr(
-        "foveate.model.tiled.attend_in_tiles", lambda *args: calls.append(0) or attend_in_tiles(*args)
-    )
+    monkeypatch.setattr("foveate.model.tiled.attend_in_tiles", lambda *args: calls.append(0) or attend_in_tiles(*args))
     torch.manual_seed(0)
     model = FoveateForCausalLM(FoveateConfig(walk=walk, vocab_size=64, hidden_size=32, num_heads=2))
     ids = torch.randint(0, 64, (2, 200))

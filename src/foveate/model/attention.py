@@ -31,7 +31,7 @@ def attend(
     if tiled.wins(q_RSHd):
         return tiled.attend_in_tiles(q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, mask, causal).transpose(1, 2)
     out_RHSd = scaled_dot_product_attention(
-        q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, attn_mask=mask, is_causal=causal, enable_gqa=H != k_RKLd.shape[1]
+        q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, attn_mask=mask, is_causal=causal, enable_gqa=k_RKLd.shape[1] != H
     )
     return out_RHSd.transpose(1, 2)
 
