@@ -3,9 +3,9 @@
     python experiments/run.py experiments/retina.yaml --out runs/retina [--only bytes] [--data DIR]
 
 An experiment is a YAML file: ``train`` holds settings all models share, ``groups`` those of a group to be compared,
-``models`` what differs, ``seeds`` the seeds, ``eval`` the arguments of ``foveate eval``. A model that is already
-trained or evaluated is not trained or evaluated again; one that was interrupted goes on. Results are JSON lines in
-``OUT/results.jsonl``, a line per model, group and seed.
+``models`` what differs (``program``: train with it instead of ``foveate``), ``seeds`` the seeds, ``eval`` the arguments
+of ``foveate eval``. A model that is already trained or evaluated is not trained or evaluated again; one that was
+interrupted goes on. Results are JSON lines in ``OUT/results.jsonl``, a line per model, group and seed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ def flags(settings: dict[str, Any]) -> list[str]:
     return words
 
 
-def foveate(*words: str) -> str:
-    """Run a command of foveate; its progress goes to this program's standard error."""
-    command = [sys.executable, "-m", "foveate", *words]
+def foveate(*words: str, program: str | None = None) -> str:
+    """Run a command of foveate, or of a program here that is called alike; its progress goes to standard error."""
+    start = ["-m", "foveate"] if program is None else [str(Path(__file__).with_name(program))]
+    command = [sys.executable, *start, *words]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -90,10 +91,11 @@ def main() -> None:
                     continue
                 run = args.out / f"{group}-{model}-{seed}".replace(" ", "_")
                 settings = {**plan["train"], **shared, **own, "seed": seed, "out": run}
+                program = settings.pop("program", None)
                 if not (run / "model.safetensors").exists():
                     resume = ["--resume"] if (run / "foveate.yaml").exists() else []
-                    foveate("train", *flags(settings), *resume)
-                score = json.loads(foveate("eval", str(run), *flags(plan["eval"]), "--json"))
+                    foveate("train", *flags(settings), *resume, program=program)
+                score = json.loads(foveate("eval", str(run), *flags(plan["eval"]), "--json", program=program))
                 result = {"group": group, "model": model, "walk": settings["walk"], "seed": seed, **score}
                 result["machine"] = platform.processor() or platform.machine()
                 with ledger.open("a") as file:
