@@ -102,9 +102,8 @@ def test_every_setting_is_measured_in_one_run(capsys, tmp_path) -> None:
         assert r["over_roofline"] > 0
         assert r["roofline_ms"] == pytest.approx(1e3 * r["read_bytes"] / r["bandwidth"], rel=1e-3)
     assert [r["ratio"] for r in found if r["name"] == "2@1"] == [1.0] * 8
-    weights = {(r["dtype"], r["batch"]): r["weight_bytes"] for r in found if r["name"] == "2@1"}
-    assert weights["bfloat16", 1] == weights["bfloat16", 2] == weights["float32", 2] / 2
-    assert weights["float32", 1] < weights["float32", 2] < 1.2 * weights["float32", 1]  # packed, the head is a copy
+    half = {r["dtype"]: r["weight_bytes"] for r in found}
+    assert half["float32"] / 2 < half["bfloat16"] < 0.6 * half["float32"]  # packed, the head is a copy
     assert len(list((tmp_path / "plots").iterdir())) == 8
 
 

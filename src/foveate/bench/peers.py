@@ -176,11 +176,11 @@ def make_contender(
     return Contender(model=built.to(device=device, dtype=dtype), engine=kind.engine, spec=spec)
 
 
-def ready_to_decode(models: Mapping[str, Contender], weights: str | None = None, *, rows: int = 1) -> None:
-    """Store the weights of our own models as ``rows`` are decoded fastest, or rounded to ``weights``, in place."""
+def ready_to_decode(models: Mapping[str, Contender], weights: str | None = None) -> None:
+    """Store the weights of our own models as decoding reads them fastest, or rounded to ``weights``, in place."""
     for given in models.values():
         if given.engine is FoveateEngine:
-            pack(given.model, weights, rows=rows)
+            pack(given.model, weights)
 
 
 def contender(model: Any) -> Contender:

@@ -182,8 +182,8 @@ def _decode(args: argparse.Namespace) -> Iterator[Record]:
         rounded = dtype == "int8"  # our weights; peers stay in bf16
         positions = max(args.context) + args.tokens + 1
         models = _models(args, torch.bfloat16 if rounded else getattr(torch, dtype), positions)
-        for batch in sorted(args.batch):  # weights packed for several rows stay so
-            ready_to_decode(models, "int8" if rounded else None, rows=batch)
+        ready_to_decode(models, "int8" if rounded else None)
+        for batch in args.batch:
             for result in time_decoding(
                 models,
                 context=args.context,

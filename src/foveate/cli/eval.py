@@ -28,7 +28,6 @@ The windows are those of lm-eval's rolling log-likelihood: each document by itse
 windows of --context tokens that do not overlap, the last one moved back to be full."""
 
 DEFAULT_CONTEXT = 1024
-MANY = 1 << 12  # rows of a matrix product in which whole texts are scored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         raise FoveateError("--tasks and --data exclude one another: tasks name their own data")
     if not args.tasks and not args.data and settings is None:
         raise FoveateError(f"--data is missing: {args.model} is not a run directory that could know what it held out")
-    model, tokenizer = load_for_decoding(args.model, device=args.device, dtype=args.dtype, rows=MANY)
+    model, tokenizer = load_for_decoding(args.model, device=args.device, dtype=args.dtype)
     context = args.context or (settings.context if settings else None)
     if context is None:
         context = min(DEFAULT_CONTEXT, getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT)

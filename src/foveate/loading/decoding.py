@@ -15,17 +15,12 @@ PACKED = ("foveate", "llama")  # kinds of models known to do nothing with a weig
 
 
 def load_for_decoding(
-    path: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
-    rows: int = 1,
+    path: str | Path, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """As ``load``, with weights in the order that a CPU reads fastest: these cannot be trained, moved or saved.
 
     Args:
         dtype: also ``int8``, on a CPU: weights of 8 bits with a scale for each output, everything else in bf16.
-        rows: texts decoded at once, if that is known; or many, to score whole texts.
 
     Raises:
         FoveateError: as ``load``; int8 on a GPU.
@@ -35,5 +30,5 @@ def load_for_decoding(
     rounded = dtype == "int8"
     model, tokenizer = load(path, device=device, dtype="bf16" if rounded else dtype)
     if rounded or model.config.model_type in PACKED:
-        pack(model, "int8" if rounded else None, rows=rows)
+        pack(model, "int8" if rounded else None)
     return model, tokenizer

@@ -4,8 +4,9 @@ Shape legend: N outputs, D inputs.
 
 Reading the weights is most of the time there, and how fast they are read depends on their order. In fp32 a product of
 one row with a weight stored by rows takes a dot product per output; stored by columns it adds scaled columns, 1.3 to
-1.9 times as fast. In bf16, oneDNN reads blocks of its own order about twice as fast as rows. From two rows of input on
-that order is the fastest in fp32 as well, 2 to 4 times on a CPU that is not Intel's.
+1.9 times as fast. In the blocked order that oneDNN packs them in they are read about 1.4 times as fast again, by several
+threads where there are several, and a product with several rows takes a half to a quarter of the time. In bf16 that
+order is read about twice as fast as rows. (Measured on an AMD EPYC; MKL does better on Intel's CPUs.)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.nn.functional import linear
 
 from foveate.errors import FoveateError
 
+SMALL = 1 << 17  # weights: of fewer a call of oneDNN takes longer than the product
 FEW_ROWS = 16  # from more rows on, an int8 weight is turned into bf16 first
 
 
@@ -49,14 +51,12 @@ def stored_by_rows(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def pack(model: nn.Module, weights: str | None = None, *, rows: int = 1) -> None:
+def pack(model: nn.Module, weights: str | None = None) -> None:
     """Make ``model`` ready to decode on a CPU, in place and for good: packed weights cannot be trained, moved or saved.
 
-    In fp32 and for one row, weights are stored by columns, which is as good for anything else. In bf16, and for several
-    rows, they are packed as oneDNN reads them.
+    In fp32 and bf16 they are packed as oneDNN reads them, in fp32 small ones are stored by columns.
 
     Args:
-        rows: of input in a matrix product: as many as are decoded at once, or many for whole texts.
         weights: ``int8``: weights of bf16 models are rounded to 8 bits with a scale for each output, which halves them.
 
     Raises:
@@ -70,15 +70,17 @@ def pack(model: nn.Module, weights: str | None = None, *, rows: int = 1) -> None
         raise FoveateError(
             f"weights {weights} are for bf16 models on a CPU, and this one is in {kind}; use --dtype bf16"
         )
-    is_packed = parameter.dtype == torch.bfloat16 or (parameter.dtype == torch.float32 and rows > 1)
-    if not is_packed:
-        store_by_columns(model)
-    elif parameter.is_cpu and torch.backends.mkldnn.is_available():
+    if parameter.is_cpu and parameter.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():
         packed: type[PackedLinear] = Int8Linear if weights else PackedLinear
         for module in list(model.modules()):
             for name, child in module.named_children():
-                if type(child) is nn.Linear and child.bias is None:
+                if type(child) is nn.Linear and child.bias is None and (weights or _is_worth_packing(child.weight)):
                     setattr(module, name, packed(child))
+    store_by_columns(model)
+
+
+def _is_worth_packing(weight: Tensor) -> bool:
+    return weight.dtype == torch.bfloat16 or weight.numel() >= SMALL
 
 
 class PackedLinear(nn.Module):
