@@ -4,9 +4,9 @@ Shape legend: N outputs, D inputs.
 
 Reading the weights is most of the time there, and how fast they are read depends on their order. In fp32 a product of
 one row with a weight stored by rows takes a dot product per output; stored by columns it adds scaled columns, 1.3 to
-1.9 times as fast. In the blocked order that oneDNN packs them in they are read about 1.4 times as fast again, by several
-threads where there are several, and a product with several rows takes a half to a quarter of the time. In bf16 that
-order is read about twice as fast as rows. (Measured on an AMD EPYC; MKL does better on Intel's CPUs.)
+1.9 times as fast. In the blocked order that oneDNN packs them in, large ones are read faster still, by all threads, and
+a product with several rows takes a half to a quarter of the time. In bf16 that order is read about twice as fast as
+rows. (Measured on an AMD EPYC; on Intel's CPUs MKL, which computes what is not packed, does better.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 
 from foveate.errors import FoveateError
 
-SMALL = 1 << 17  # weights: of fewer a call of oneDNN takes longer than the product
+SMALL = 1 << 19  # weights: so few are read by columns in less time than a call of oneDNN takes to begin
 FEW_ROWS = 16  # from more rows on, an int8 weight is turned into bf16 first
 
 
@@ -54,7 +54,7 @@ def stored_by_rows(model: nn.Module) -> Iterator[None]:
 def pack(model: nn.Module, weights: str | None = None) -> None:
     """Make ``model`` ready to decode on a CPU, in place and for good: packed weights cannot be trained, moved or saved.
 
-    In fp32 and bf16 they are packed as oneDNN reads them, in fp32 small ones are stored by columns.
+    In fp32 and bf16 they are packed as oneDNN reads them; small ones in fp32 are there by columns, too.
 
     Args:
         weights: ``int8``: weights of bf16 models are rounded to 8 bits with a scale for each output, which halves them.
@@ -74,23 +74,23 @@ def pack(model: nn.Module, weights: str | None = None) -> None:
         packed: type[PackedLinear] = Int8Linear if weights else PackedLinear
         for module in list(model.modules()):
             for name, child in module.named_children():
-                if type(child) is nn.Linear and child.bias is None and (weights or _is_worth_packing(child.weight)):
+                if type(child) is nn.Linear and child.bias is None:
                     setattr(module, name, packed(child))
     store_by_columns(model)
 
 
-def _is_worth_packing(weight: Tensor) -> bool:
-    return weight.dtype == torch.bfloat16 or weight.numel() >= SMALL
-
-
 class PackedLinear(nn.Module):
-    """A linear layer whose weight is stored as oneDNN reads it."""
+    """A linear layer whose weight is stored as oneDNN reads it; where it is small, for one row by columns."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        self._itemsize = layer.weight.itemsize
-        self._pack(layer.weight.detach())
+        weight_ND = layer.weight.detach()
+        self._itemsize = weight_ND.itemsize
+        self._by_columns_ND: Tensor | None = None
+        if weight_ND.dtype == torch.float32 and weight_ND.numel() < SMALL:
+            self._by_columns_ND = weight_ND.t().contiguous().t()
+        self._pack(weight_ND)
 
     def _pack(self, weight_ND: Tensor) -> None:
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND.contiguous())
@@ -100,9 +100,12 @@ class PackedLinear(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        return self.in_features * self.out_features * self._itemsize
+        copies = 1 if self._by_columns_ND is None else 2
+        return copies * self.in_features * self.out_features * self._itemsize
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._by_columns_ND is not None and x.numel() == self.in_features:
+            return linear(x, self._by_columns_ND)
         if not x.numel():
             return x.new_empty(*x.shape[:-1], self.out_features)
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
