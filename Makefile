@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo test test-fast lint format reproduce clean
 
 demo: $(READY)
 	$(BIN)/foveate demo --out demo
@@ -32,6 +32,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(READY)
+
+# every experiment of docs/results.md, hours of it; goes on where it was stopped. DATA: a folder of its corpora
+reproduce: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/reproduce.py --out runs $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) demo build dist

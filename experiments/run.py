@@ -66,16 +66,27 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def place_data(plan: dict[str, Any], folder: str | None) -> None:
+    """Complete the paths of the plan; without a folder, its models train on the bundled books and a part held out."""
+    if folder is None:
+        plan["train"] |= {"data": "books", "valid-fraction": 0.05}
+        plan["train"].pop("valid-data", None)
+        plan["eval"].pop("data")
+        return
+    for part, key in (("train", "data"), ("train", "valid-data"), ("eval", "data")):
+        if key in plan[part]:
+            plan[part][key] = str(Path(folder, plan[part][key]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", default=".", help="folder that the data paths of the experiment are relative to")
+    parser.add_argument("--data", help="folder of the experiment's data (default: the bundled books instead)")
     parser.add_argument("--only", nargs="*", default=[], help="groups, models or seeds to run; default: all")
     args = parser.parse_args()
     plan = yaml.safe_load(args.experiment.read_text())
-    plan["train"]["data"] = str(Path(args.data, plan["train"]["data"]))
-    plan["eval"]["data"] = str(Path(args.data, plan["eval"]["data"]))
+    place_data(plan, args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     ledger = args.out / "results.jsonl"
     done = {(r["group"], r["model"], r["seed"]) for r in read(ledger)}

@@ -1,0 +1,95 @@
+"""Run every experiment behind docs/results.md, one after the other, and gather their tables in one page.
+
+    python experiments/reproduce.py --data FOLDER --out runs [--only depth rare ...] [--list]
+
+Each step is a command that can be run alone and goes on where it was stopped; ``OUT/results.md`` has what each printed,
+with its command, the machine and the commit. FOLDER holds books-train-0.jsonl.xz, books-valid.jsonl.xz and
+enwik8.xz; without it models train on the bundled books, and steps that need more are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).parent
+GRIDS = ("rates", "depth", "families", "choices", "retina")  # experiments of run.py on books
+
+
+def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
+    """Commands by the name of what they measure."""
+    python = sys.executable
+    folder = [] if data is None else ["--data", str(data)]
+
+    def program(name: str, *words: object) -> list[str]:
+        return [python, str(HERE / f"{name}.py"), *map(str, words)]
+
+    found = {name: [program("run", HERE / f"{name}.yaml", "--out", out / name, *folder)] for name in GRIDS}
+    found["pareto"] = [program("pareto", HERE / "families.yaml", "--runs", out / "families", "--out", out / "pareto")]
+    found["speed"] = [program("speed", HERE / "speed.yaml", "--out", out / "speed")]
+    if data is None:
+        return found
+    train, valid = data / "books-train-0.jsonl.xz", data / "books-valid.jsonl.xz"
+    probe = [python, "-m", "foveate", "probe", "rare", "--train", train, "--data", valid, "--bytes", "1M"]
+    found["rare"] = []
+    for seed in (0, 1, 2):
+        pair = [out / f"depth/3M-plain-{seed}", out / f"depth/3M-deep30-{seed}"]
+        found["rare"].append([*map(str, (*probe, *pair, "--out", out / f"rare/{seed}"))])
+    runs = {"bytes-full": "retina/bytes-full-0", "bytes-retina": "retina/bytes-retina-0"}
+    runs |= {"bpe-full": "retina/bpe-full-0", "bpe-retina": "retina/bpe-retina-0"}
+    for name, rate in (("plain", "lr-0.002"), ("deep30", "lr-0.004")):
+        runs |= {f"{name}-1M": f"rates/{rate}-{name}-0", f"{name}-3M": f"depth/3M-{name}-0"}
+    models = [word for name, run in runs.items() for word in ("--model", f"{name}={out / run}")]
+    found["horizons"] = [program("horizons", HERE / "horizons.yaml", "--out", out / "horizons", *folder, *models)]
+    if (data / "enwik8.xz").exists():
+        split = out / "enwik8"
+        found["hourglass"] = [
+            program("enwik8", data / "enwik8.xz", "--out", split),
+            program("run", HERE / "hourglass.yaml", "--out", out / "hourglass", "--data", split),
+        ]
+    return found
+
+
+def machine() -> str:
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}, {platform.system()} "
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the corpora")
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--only", nargs="*", default=[], metavar="STEP", help="steps to run; default: all")
+    parser.add_argument("--list", action="store_true", help="print the commands and run none")
+    args = parser.parse_args()
+    found = steps(args.data, args.out)
+    if unknown := set(args.only) - set(found):
+        parser.error(f"no step {', '.join(sorted(unknown))}; choose of {', '.join(found)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    parts = [f"# Results\n\n{machine()}\n"]
+    for name, commands in found.items():
+        if args.only and name not in args.only:
+            continue
+        for command in commands:
+            shown = shlex.join(["python", *(word.replace(f"{HERE.parent}/", "") for word in command[1:])])
+            print(f"$ {shown}", flush=True)
+            if args.list:
+                continue
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            print(done.stdout, flush=True)
+            end = f"\nended with {done.returncode}\n" if done.returncode else ""
+            parts.append(f"## {name}\n\n```sh\n{shown}\n```\n\n{done.stdout}{end}")
+            (args.out / "results.md").write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
