@@ -1,0 +1,80 @@
+"""The experiments: that their plans are valid, and what the table of results says."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from foveate.spec import parse_walk
+from foveate.train.settings import TrainSettings
+from foveate.values import count
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+GRIDS = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if "models" in yaml.safe_load(path.read_text())]
+
+
+def program(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_every_model_of_a_grid_can_be_trained(path: Path) -> None:
+    plan = yaml.safe_load(path.read_text())
+    program("run").place_data(plan, "data")
+    for shared in plan["groups"].values():
+        for own in plan["models"].values():
+            given = {**plan["train"], **shared, **own}
+            if program_of := given.pop("program", None):
+                assert (EXPERIMENTS / program_of).exists()
+            given = {name.replace("-", "_"): value for name, value in given.items()}
+            given["tokens"] = count(str(given["tokens"]))
+            for name in ("data", "valid_data"):
+                given[name] = (given[name],) if name in given else ()
+            given["levels"] = tuple(given.get("levels", ()))
+            assert parse_walk(TrainSettings(**given).walk)
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    bpb = {("plain", 0): 2.0, ("plain", 1): 3.0, ("deep", 0): 1.9, ("deep", 1): 2.8, ("other", 1): 3.5}
+    results = [
+        {"group": "g", "model": model, "walk": "1@1", "seed": seed, "bpb": value}
+        for (model, seed), value in bpb.items()
+    ]
+    plain, deep, other = program("run").table(results).splitlines()[2:]
+    assert plain == "| g | plain | `1@1` | 2.5000 ± 6.3550 |  | 2 |"
+    assert deep == "| g | deep | `1@1` | 2.3500 ± 5.7195 | -0.1500 ± 0.6355 | 2 |"
+    assert other == "| g | other | `1@1` | 3.5000 | +0.5000 | 1 |"
+
+
+def test_without_a_folder_models_train_on_the_bundled_books() -> None:
+    plan = {"train": {"data": "x.jsonl", "valid-data": "y.jsonl"}, "eval": {"data": "z.jsonl", "tokens": "1k"}}
+    program("run").place_data(plan, None)
+    assert plan == {"train": {"data": "books", "valid-fraction": 0.05}, "eval": {"tokens": "1k"}}
+
+
+def test_the_front_has_what_nothing_beats_in_both() -> None:
+    bpb, cost = {"a": 1.0, "b": 2.0, "c": 2.0, "d": 3.0}, {"a": 9.0, "b": 5.0, "c": 6.0, "d": 1.0}
+    front = [name for name in bpb if program("pareto").is_on_front(name, bpb, cost)]
+    assert front == ["a", "b", "d"]
+
+
+def test_every_step_of_reproduce_names_files_that_exist(tmp_path) -> None:
+    (tmp_path / "enwik8.xz").touch()
+    command = [sys.executable, str(EXPERIMENTS / "reproduce.py"), "--list", "--data", str(tmp_path)]
+    done = subprocess.run([*command, "--out", str(tmp_path / "runs")], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) > 10
+    named = {word for line in lines for word in line.split() if word.startswith("experiments/")}
+    assert named
+    assert all((EXPERIMENTS.parent / name).exists() for name in named)
