@@ -20,6 +20,7 @@ from foveate.hf.cache import FoveateCache
 from foveate.hf.configuration_foveate import FoveateConfig
 from foveate.hf.inputs import check_positions, check_prompt, new_columns
 from foveate.model.decoder import init_weights
+from foveate.model.linear import Linear
 from foveate.model.lm import LanguageModel
 from foveate.model.packing import stored_by_rows
 
@@ -53,7 +54,7 @@ class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):
     def __init__(self, config: FoveateConfig) -> None:
         super().__init__(config)
         self.model = LanguageModel(config.spec, config.vocab_size, theta=config.rope_theta, eps=config.rms_norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size_of_tokens, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size_of_tokens, config.vocab_size)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:

@@ -16,6 +16,7 @@ from foveate import spec
 from foveate.model.attention import FullAttention, Heads, View, WindowAttention
 from foveate.model.clock import Span
 from foveate.model.fovea import FoveaAttention
+from foveate.model.linear import Linear
 from foveate.model.rotary import Rotary, compute_dtype
 from foveate.model.streams import Trace
 from foveate.model.tape import Tape
@@ -31,12 +32,12 @@ class Layer(nn.Module):
         D, d, F = level.width, level.head_dim, level.feed_forward
         self.all_heads = (level.heads + 2 * level.kv_heads, d)
         self.attention_norm = nn.RMSNorm(D, eps)
-        self.qkv_proj = nn.Linear(D, self.all_heads[0] * d, bias=False)
+        self.qkv_proj = Linear(D, self.all_heads[0] * d)
         self.attention = ATTENTIONS[attention.kind](level, attention)
-        self.o_proj = nn.Linear(level.heads * d, D, bias=False)
+        self.o_proj = Linear(level.heads * d, D)
         self.mlp_norm = nn.RMSNorm(D, eps)
-        self.gate_up_proj = nn.Linear(D, 2 * F, bias=False)
-        self.down_proj = nn.Linear(F, D, bias=False)
+        self.gate_up_proj = Linear(D, 2 * F)
+        self.down_proj = Linear(F, D)
 
     def forward(self, x_RSD: Tensor, view: View, index: int) -> Tensor:
         """``index`` is the layer's place in its run, and so in the tape of ``view``."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from foveate.errors import FoveateError
+from foveate.model.linear import Linear
 
 SMALL = 1 << 19  # weights: so few are read by columns in less time than a call of oneDNN takes to begin
 FEW_ROWS = 16  # from more rows on, an int8 weight is turned into bf16 first
@@ -74,7 +75,7 @@ def pack(model: nn.Module, weights: str | None = None) -> None:
         packed: type[PackedLinear] = Int8Linear if weights else PackedLinear
         for module in list(model.modules()):
             for name, child in module.named_children():
-                if type(child) is nn.Linear and child.bias is None:
+                if type(child) in (nn.Linear, Linear) and child.bias is None:
                     setattr(module, name, packed(child))
     store_by_columns(model)
 

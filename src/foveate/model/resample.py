@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from foveate import spec
 from foveate.model.attention import attend
 from foveate.model.clock import Span, rows_within
+from foveate.model.linear import Linear
 from foveate.model.tape import Tape
 
 
@@ -34,15 +35,15 @@ class Pool(nn.Module):
         self.norm = nn.RMSNorm(fine.width, eps)
         self.proj: nn.Module
         if kind == "linear":
-            self.proj = nn.Linear(self.factor * fine.width, coarse.width, bias=False)
+            self.proj = Linear(self.factor * fine.width, coarse.width)
         else:
             same = fine.width == coarse.width
-            self.proj = nn.Identity() if same else nn.Linear(fine.width, coarse.width, bias=False)
+            self.proj = nn.Identity() if same else Linear(fine.width, coarse.width)
         if kind == "attention":
-            self.q_proj = nn.Linear(fine.width, coarse.width, bias=False)
-            self.kv_proj = nn.Linear(fine.width, 2 * coarse.width, bias=False)
+            self.q_proj = Linear(fine.width, coarse.width)
+            self.kv_proj = Linear(fine.width, 2 * coarse.width)
             self.place_bias = nn.Parameter(torch.zeros(coarse.heads, self.factor))
-            self.o_proj = nn.Linear(coarse.width, coarse.width, bias=False)
+            self.o_proj = Linear(coarse.width, coarse.width)
 
     def make_tapes(self) -> tuple[Tape, ...]:
         return (Tape(stride=self.fine.stride, width=self.fine.width, keep=self.factor, multiple=self.factor),)
@@ -110,7 +111,7 @@ class Expand(nn.Module):
         self.stride = move.stride
         self.places = self.factor if kind == "linear" else 1
         self.norm = nn.RMSNorm(coarse.width, eps)
-        self.proj = nn.Linear(coarse.width, self.places * fine.width, bias=False)
+        self.proj = Linear(coarse.width, self.places * fine.width)
         self.start = nn.Parameter(torch.zeros(self.places, fine.width))
         self.lookup = Lookup(fine, coarse, eps) if kind == "attention" else None
 
@@ -181,9 +182,9 @@ class Lookup(nn.Module):
         super().__init__()
         self.heads, self.width = fine.heads, fine.width
         self.query_norm = nn.RMSNorm(fine.width, eps)
-        self.q_proj = nn.Linear(fine.width, fine.width, bias=False)
-        self.kv_proj = nn.Linear(coarse.width, 2 * fine.width, bias=False)
-        self.o_proj = nn.Linear(fine.width, fine.width, bias=False)
+        self.q_proj = Linear(fine.width, fine.width)
+        self.kv_proj = Linear(coarse.width, 2 * fine.width)
+        self.o_proj = Linear(fine.width, fine.width)
         self.start_unit = nn.Parameter(torch.zeros(coarse.width))
 
     def forward(
