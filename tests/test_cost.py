@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -98,8 +99,12 @@ def test_training_flops_are_those_of_the_products_run(model) -> None:
         pairs = S * (S + 1) // 2 if S == L else S * L // 2
         return 4 * B * H * d * pairs
 
+    def product(x, weight, *args, out_val=None, **options) -> int:
+        return 2 * math.prod(x) * weight[0]
+
     aten = torch.ops.aten
     counted = {
+        torch.ops.mkldnn._linear_pointwise: product,
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *a, **o: 2 * attention(q, k, v),
     }
