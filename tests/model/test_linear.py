@@ -52,3 +52,11 @@ def test_it_is_for_several_rows_in_fp32_alone() -> None:
     assert not _is_for_onednn(torch.randn(2, 24, dtype=torch.float64), weight.double())
     with torch.autocast("cpu", torch.bfloat16):
         assert not _is_for_onednn(torch.randn(2, 24), weight)
+
+
+def test_functional_transforms_go_through_torch() -> None:
+    layer = Linear(24, 40)
+    x = torch.randn(5, 3, 24)
+    weights = dict(layer.named_parameters())
+    each = torch.func.vmap(lambda row: torch.func.functional_call(layer, weights, (row,)).sum(), 0)(x)
+    torch.testing.assert_close(each, layer(x).sum((1, 2)), rtol=1e-4, atol=1e-4)

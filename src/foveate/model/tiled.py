@@ -20,7 +20,13 @@ TILE = 128  # queries
 
 def wins(q: Tensor) -> bool:
     """Whether tiles are the faster way."""
-    return q.dtype is torch.bfloat16 and q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled()
+    in_training = q.requires_grad and torch.is_grad_enabled()
+    return (
+        in_training
+        and q.dtype is torch.bfloat16
+        and q.device.type == "cpu"
+        and not torch._C._are_functorch_transforms_active()
+    )
 
 
 def attend_in_tiles(q_RHSd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
