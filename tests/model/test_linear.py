@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from foveate.model.linear import Linear, _is_for_onednn, _product
+from foveate.model.linear import Linear, is_for_onednn, onednn_product
 
 WIDE = torch.randn(3, 7, 24)
 SHAPES = [(2, 24), (5, 24), (3, 7, 24), (1, 2, 24), (2, 0, 24), (1, 1, 24)]
@@ -34,7 +34,7 @@ def test_outputs_and_gradients_are_those_of_torchs_linear(shape: tuple[int, ...]
 @pytest.mark.parametrize("x", [WIDE.transpose(0, 1), WIDE[:, ::2], WIDE[:, :1]])
 def test_inputs_may_be_parts_and_transpositions(x: torch.Tensor) -> None:
     weight = torch.randn(40, 24)
-    torch.testing.assert_close(_product(x, weight), x @ weight.t(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(onednn_product(x, weight), x @ weight.t(), rtol=1e-5, atol=1e-5)
 
 
 def test_only_what_is_needed_is_differentiated() -> None:
@@ -47,11 +47,11 @@ def test_only_what_is_needed_is_differentiated() -> None:
 
 def test_it_is_for_several_rows_in_fp32_alone() -> None:
     weight = nn.Parameter(torch.randn(40, 24))
-    assert _is_for_onednn(torch.randn(2, 24), weight) == torch.backends.mkldnn.is_available()
-    assert not _is_for_onednn(torch.randn(1, 1, 24), weight)
-    assert not _is_for_onednn(torch.randn(2, 24, dtype=torch.float64), weight.double())
+    assert is_for_onednn(torch.randn(2, 24), weight) == torch.backends.mkldnn.is_available()
+    assert not is_for_onednn(torch.randn(1, 1, 24), weight)
+    assert not is_for_onednn(torch.randn(2, 24, dtype=torch.float64), weight.double())
     with torch.autocast("cpu", torch.bfloat16):
-        assert not _is_for_onednn(torch.randn(2, 24), weight)
+        assert not is_for_onednn(torch.randn(2, 24), weight)
 
 
 def test_functional_transforms_go_through_torch() -> None:

@@ -21,13 +21,14 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _is_for_onednn(x, self.weight):
+        if not is_for_onednn(x, self.weight):
             return super().forward(x)
         out: Tensor = _Product.apply(x, self.weight)
         return out
 
 
-def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
+def is_for_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether ``onednn_product`` can compute ``x @ weight.t()``, and is the faster way."""
     return (
         x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
@@ -45,7 +46,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_ND: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight_ND)
-        return _product(x, weight_ND)
+        return onednn_product(x, weight_ND)
 
     @staticmethod
     @once_differentiable
@@ -53,11 +54,12 @@ class _Product(torch.autograd.Function):
         x, weight_ND = ctx.saved_tensors
         grad, grad_x, grad_ND = grads[0], None, None
         if ctx.needs_input_grad[0]:
-            grad_x = _product(grad, weight_ND.t())
+            grad_x = onednn_product(grad, weight_ND.t())
         if ctx.needs_input_grad[1]:
-            grad_ND = _product(grad.flatten(0, -2).t(), x.flatten(0, -2).t())
+            grad_ND = onednn_product(grad.flatten(0, -2).t(), x.flatten(0, -2).t())
         return grad_x, grad_ND
 
 
-def _product(x: Tensor, weight_ND: Tensor) -> Tensor:
+def onednn_product(x: Tensor, weight_ND: Tensor) -> Tensor:
+    """``x @ weight_ND.t()``, [..., N], for fp32 on a CPU."""
     return torch.ops.mkldnn._linear_pointwise.default(x, weight_ND, None, "none", [], "")
