@@ -37,6 +37,10 @@ def test_inputs_may_be_parts_and_transpositions(x: torch.Tensor) -> None:
     torch.testing.assert_close(onednn_product(x, weight), x @ weight.t(), rtol=1e-5, atol=1e-5)
 
 
+def test_the_output_is_no_view() -> None:
+    assert not Linear(24, 40)(WIDE)._is_view()
+
+
 def test_only_what_is_needed_is_differentiated() -> None:
     layer = Linear(24, 40).requires_grad_(False)
     x = torch.randn(4, 24, requires_grad=True)

@@ -62,4 +62,5 @@ class _Product(torch.autograd.Function):
 
 def onednn_product(x: Tensor, weight_ND: Tensor) -> Tensor:
     """``x @ weight_ND.t()``, [..., N], for fp32 on a CPU."""
-    return torch.ops.mkldnn._linear_pointwise.default(x, weight_ND, None, "none", [], "")
+    out = torch.ops.mkldnn._linear_pointwise.default(x, weight_ND, None, "none", [], "")
+    return torch.ops.aten._unsafe_view(out, out.shape)  # not a view, for which FSDP warns
