@@ -27,6 +27,8 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if not args.file.is_file():
+        parser.error(f"there is no file {args.file}")
     text = args.file.read_bytes()
     if args.file.suffix == ".xz":
         text = lzma.decompress(text)

@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hidden", type=int, default=512, help="width at which costs are measured (default: 512)")
     args = parser.parse_args()
+    if not (args.runs / "results.jsonl").exists():
+        parser.error(f"{args.runs} has no results.jsonl; run experiments/run.py first")
     args.out.mkdir(parents=True, exist_ok=True)
     results = [json.loads(line) for line in (args.runs / "results.jsonl").read_text().splitlines()]
     walks = {name: own["walk"] for name, own in yaml.safe_load(args.experiment.read_text())["models"].items()}

@@ -74,11 +74,15 @@ def main() -> None:
     found = steps(args.data, args.out)
     if unknown := set(args.only) - set(found):
         parser.error(f"no step {', '.join(sorted(unknown))}; choose of {', '.join(found)}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    parts = [f"# Results\n\n{machine()}\n"]
+    if args.data is not None and not args.data.is_dir():
+        parser.error(f"--data: {args.data} is no folder")
+    pages = args.out / "steps"  # of each step what it printed last, also when others run alone
+    pages.mkdir(parents=True, exist_ok=True)
+    failed = []
     for name, commands in found.items():
         if args.only and name not in args.only:
             continue
+        page = f"## {name}\n\n{machine()}\n"
         for command in commands:
             shown = shlex.join(["python", *(word.replace(f"{HERE.parent}/", "") for word in command[1:])])
             print(f"$ {shown}", flush=True)
@@ -87,8 +91,14 @@ def main() -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             print(done.stdout, flush=True)
             end = f"\nended with {done.returncode}\n" if done.returncode else ""
-            parts.append(f"## {name}\n\n```sh\n{shown}\n```\n\n{done.stdout}{end}")
-            (args.out / "results.md").write_text("\n".join(parts))
+            failed += [name] if done.returncode else []
+            page += f"\n```sh\n{shown}\n```\n\n{done.stdout}{end}"
+            (pages / f"{name}.md").write_text(page)
+        done_steps = [step for step in found if (pages / f"{step}.md").exists()]
+        text = "\n".join((pages / f"{step}.md").read_text() for step in done_steps)
+        (args.out / "results.md").write_text(f"# Results\n\n{text}")
+    if failed:
+        sys.exit(f"failed: {', '.join(dict.fromkeys(failed))}; what was done stays, and the command goes on from there")
 
 
 if __name__ == "__main__":

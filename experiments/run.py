@@ -85,7 +85,12 @@ def main() -> None:
     parser.add_argument("--data", help="folder of the experiment's data (default: the bundled books instead)")
     parser.add_argument("--only", nargs="*", default=[], help="groups, models or seeds to run; default: all")
     args = parser.parse_args()
+    if not args.experiment.is_file():
+        parser.error(f"there is no experiment {args.experiment}")
     plan = yaml.safe_load(args.experiment.read_text())
+    known = {*plan["groups"], *plan["models"], *map(str, plan["seeds"])}
+    if unknown := sorted(set(args.only) - known):
+        parser.error(f"--only: no {', '.join(unknown)} in {args.experiment}; choose of {', '.join(map(str, known))}")
     place_data(plan, args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     ledger = args.out / "results.jsonl"

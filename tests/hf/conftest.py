@@ -1,4 +1,4 @@
-"""A tiny run directory, as training leaves it."""
+"""A tiny model of every family, and a run directory as training leaves it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from foveate import FoveateForCausalLM
+from hf.models import FAMILIES, make_model
 
 TEXT = "the cat sat on a mat and saw how far away the naïve old moon — so it said — was this night"
 
@@ -17,6 +20,11 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> FoveateForCausalLM:
+    return make_model(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,7 @@ from torch import Tensor
 
 from foveate import FoveateCache, FoveateForCausalLM
 from foveate.errors import FoveateError
-from hf.models import FAMILIES, make_ids, make_model, pad_left
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest) -> FoveateForCausalLM:
-    return make_model(request.param)
+from hf.models import make_ids, make_model, pad_left
 
 
 def read(model: FoveateForCausalLM, rows: list[Tensor]) -> FoveateCache:

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as torch_attention
 
 from foveate import FoveateConfig, FoveateForCausalLM
-from foveate.model.tiled import TILE, attend_in_tiles
+from foveate.model.tiled import TILE, attend_in_tiles, wins
 
 
 def tensors(heads: int, kv_heads: int, queries: int, keys: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -78,3 +78,12 @@ def test_a_training_step_in_bfloat16_uses_it_and_agrees_with_fp32(walk: str, mon
     rounded = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert calls
     assert torch.nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.99
+
+
+def test_a_learned_mask_is_left_to_torch() -> None:
+    q = torch.randn(1, 3, 2, 8, dtype=torch.bfloat16, requires_grad=True)
+    mask = torch.zeros(3, 3)
+    assert wins(q, None)
+    assert wins(q, mask)
+    assert not wins(q, mask.requires_grad_())
+    assert not wins(q.detach(), None)

@@ -30,7 +30,7 @@ def attend(
     S, H = q_RSHd.shape[1:3]
     if S == 1:
         return _attend_one(q_RSHd, k_RKLd, v_RKLd, mask)
-    if tiled.wins(q_RSHd):
+    if tiled.wins(q_RSHd, mask):
         return tiled.attend_in_tiles(q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, mask, causal).transpose(1, 2)
     out_RHSd = scaled_dot_product_attention(
         q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, attn_mask=mask, is_causal=causal, enable_gqa=k_RKLd.shape[1] != H
@@ -46,7 +46,7 @@ def _attend_one(q_R1Hd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, mask: Tensor | N
     if q_R1Hd.device.type != "cpu":
         mask = mask if mask is None or mask.dim() == 2 else mask.expand(-1, -1, H // K, -1)
         return scaled_dot_product_attention(q_RKGd, k_RKLd, v_RKLd, attn_mask=mask).reshape(R, 1, H, d)
-    # two products, where torch's kernel for CPUs takes 1.2 to 3 times as long in fp32 and 5 to 10 times in bf16
+    # two products: torch's kernel for CPUs takes longer, in bf16 several times as long
     q_NGd, k_NLd = q_RKGd.flatten(0, 1) * d**-0.5, k_RKLd.flatten(0, 1)
     if q_NGd.dtype == torch.bfloat16:  # where a product is slow whose second factor is transposed
         s_NLG = _bmm(k_NLd, q_NGd.transpose(1, 2))

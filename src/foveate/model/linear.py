@@ -1,6 +1,7 @@
 """Linear layers that compute in fp32 on CPUs with oneDNN, which torch leaves to its BLAS.
 
-On a CPU that is not Intel's, MKL does half of what oneDNN does in products of two and more rows, forward and backward.
+On a CPU that is not Intel's, MKL takes longer over products of two and more rows, forward and backward (``foveate bench
+train --dtype fp32 --peer llama`` has Llama compute with it).
 
 Shape legend: N outputs, D inputs.
 """

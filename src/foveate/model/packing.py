@@ -5,7 +5,7 @@ Shape legend: N outputs, D inputs.
 Reading the weights is most of the time there, and how fast they are read depends on their order. In fp32 a product of
 one row with a weight stored by rows takes a dot product per output; stored by columns it adds scaled columns, 1.3 to
 1.9 times as fast. In the blocked order that oneDNN packs them in, large ones are read faster still, by all threads, and
-a product with several rows takes a half to a quarter of the time. In bf16 that order is read about twice as fast as
+a product with several rows takes half of the time or less. In bf16 that order is read about twice as fast as
 rows. (Measured on an AMD EPYC; on Intel's CPUs MKL, which computes what is not packed, does better.)
 """
 

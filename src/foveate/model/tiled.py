@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 TILE = 128  # queries
 
 
-def wins(q: Tensor) -> bool:
-    """Whether tiles are the faster way."""
-    in_training = q.requires_grad and torch.is_grad_enabled()
+def wins(q: Tensor, mask: Tensor | None) -> bool:
+    """Whether tiles are the faster way, and can do it: they give a mask no gradient."""
+    in_training = q.requires_grad and torch.is_grad_enabled() and not (mask is not None and mask.requires_grad)
     return (
         in_training
         and q.dtype is torch.bfloat16
@@ -46,7 +47,7 @@ class _Tiles(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, mask, out = ctx.saved_tensors
         grad = grads[0]
