@@ -51,7 +51,10 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
         split = out / "enwik8"
         found["hourglass"] = [
             program("enwik8", data / "enwik8.xz", "--out", split),
-            program("run", HERE / "hourglass.yaml", "--out", out / "hourglass", "--data", split),
+            *(
+                program("run", HERE / f"{name}.yaml", "--out", out / name, "--data", split)
+                for name in ("hourglass_rates", "hourglass")
+            ),
         ]
     return found
 

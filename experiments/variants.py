@@ -1,0 +1,125 @@
+"""``foveate train`` and ``foveate eval`` of models with something that the package does not offer, to see what it is worth.
+
+    python experiments/variants.py train --walk 14@1 --out runs/conv --taps 4 ...
+    python experiments/variants.py train --walk "1@1 4@4 1@1" --out runs/rate --coarse-rate 0.5 ...
+    python experiments/variants.py eval runs/conv ...
+
+--taps N          a short causal convolution over N positions before the attention of every layer. What a linear pooling
+                  does for a hierarchy, mixing neighbours before attention looks for them, it does for a plain model. It
+                  starts at zero, as no convolution.
+--coarse-rate X   the layers above stride 1 learn at X times the rate
+--branches own    outputs of residual branches start scaled by the layers of their own level, not by all layers
+
+Nothing else can load a run with a convolution.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+import foveate.loading.decoding
+import foveate.train.run
+from foveate.cli import main
+from foveate.model.layers import Layer, Run
+from foveate.train.build import build_model
+from foveate.train.trainer import CausalTrainer
+
+
+class ShortConvolution(nn.Module):
+    """Adds to every position of [R, S, D] a weighted sum of itself and of those before it, per channel."""
+
+    def __init__(self, taps: int, width: int) -> None:
+        super().__init__()
+        self.taps_KD = nn.Parameter(torch.zeros(taps, width))
+
+    def forward(self, x_RSD: Tensor) -> Tensor:
+        K, S = len(self.taps_KD), x_RSD.shape[1]
+        past = pad(x_RSD, (0, 0, K - 1, 0))
+        return x_RSD + sum(past[:, K - 1 - k : K - 1 - k + S] * self.taps_KD[k] for k in range(K))
+
+
+def add_convolutions(model: nn.Module, taps: int) -> None:
+    for layer in [module for module in model.modules() if isinstance(module, Layer)]:
+        layer.convolution = ShortConvolution(taps, layer.qkv_proj.in_features)
+        layer.qkv_proj.register_forward_pre_hook(lambda _, inputs, convolve=layer.convolution: convolve(inputs[0]))
+
+
+def load(path: str, **_: Any) -> tuple[Any, Any]:
+    """A run and its tokenizer, in fp32, with the convolutions that its weights are of."""
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=torch.float32)
+    weights = load_file(Path(path, "model.safetensors"))
+    if taps := [weight for name, weight in weights.items() if name.endswith("taps_KD")]:
+        add_convolutions(model, len(taps[0]))
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert set(missing) <= {"lm_head.weight"}, missing  # tied
+    assert not unexpected, unexpected
+    model.tie_weights()
+    return model.eval(), AutoTokenizer.from_pretrained(path)
+
+
+def scale_branches(model: nn.Module) -> None:
+    """From the inverse root of all layers, at which they were initialised, to that of the layers of each level."""
+    runs = [module for module in model.modules() if isinstance(module, Run)]
+    total = sum(len(run.layers) for run in runs)
+    for run in runs:
+        own = sum(len(other.layers) for other in runs if other.stride == run.stride)
+        for layer in run.layers:
+            for branch in (layer.o_proj, layer.down_proj):
+                branch.weight.data *= (total / own) ** 0.5
+
+
+class TwoRates(CausalTrainer):
+    """Layers above stride 1 learn at ``coarse_rate`` times the rate of the others."""
+
+    coarse_rate = 1.0
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        runs = [module for module in self.causal_model.modules() if isinstance(module, Run) and module.stride > 1]
+        coarse = {id(parameter) for run in runs for parameter in run.parameters()}
+        for group in list(optimizer.param_groups):
+            moved = [parameter for parameter in group["params"] if id(parameter) in coarse]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in coarse]
+            if moved:
+                optimizer.add_param_group(group | {"params": moved, "lr": group["lr"] * self.coarse_rate})
+        return optimizer
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--taps", type=int, default=0)
+    parser.add_argument("--coarse-rate", type=float, default=1.0)
+    parser.add_argument("--branches", choices=("all", "own"), default="all")
+    return parser
+
+
+def run(words: list[str]) -> int:
+    variant, words = options().parse_known_args(words)
+
+    def build(*args: Any) -> Any:
+        model = build_model(*args)
+        if variant.taps:
+            add_convolutions(model, variant.taps)
+        if variant.branches == "own":
+            scale_branches(model)
+        return model
+
+    TwoRates.coarse_rate = variant.coarse_rate
+    foveate.train.run.build_model = build
+    foveate.train.run.CausalTrainer = TwoRates
+    foveate.loading.decoding.load_for_decoding = load
+    return main(words)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
