@@ -56,14 +56,17 @@ def estimate(values: list[float], sign: str = "") -> str:
 
 def table(results: list[dict[str, Any]]) -> str:
     """A row per group and model; differences are to the first model of the group, seed by seed."""
-    rows = ["| group | model | walk | bits per byte | difference | seeds |", "|---|---|---|---|---|---|"]
+    seeds = sorted({r["seed"] for r in results})
+    heads = ["group", "model", "walk", *(f"seed {seed}" for seed in seeds), "bits per byte", "difference"]
+    rows = [heads, ["---"] * len(heads)]
     first: dict[str, dict[int, float]] = {}
     for group, model, walk in dict.fromkeys((r["group"], r["model"], r["walk"]) for r in results):
         bpb = {r["seed"]: r["bpb"] for r in results if (r["group"], r["model"]) == (group, model)}
         paired = [bpb[seed] - other for seed, other in first.setdefault(group, bpb).items() if seed in bpb]
         difference = "" if bpb is first[group] or not paired else estimate(paired, "+")
-        rows.append(f"| {group} | {model} | `{walk}` | {estimate(list(bpb.values()))} | {difference} | {len(bpb)} |")
-    return "\n".join(rows)
+        each = [f"{bpb[seed]:.4f}" if seed in bpb else "" for seed in seeds]
+        rows.append([group, model, f"`{walk}`", *each, estimate(list(bpb.values())), difference])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def place_data(plan: dict[str, Any], folder: str | None) -> None:

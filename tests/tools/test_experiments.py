@@ -53,9 +53,9 @@ def test_differences_are_taken_seed_by_seed() -> None:
         for (model, seed), value in bpb.items()
     ]
     plain, deep, other = program("run").table(results).splitlines()[2:]
-    assert plain == "| g | plain | `1@1` | 2.5000 ± 6.3550 |  | 2 |"
-    assert deep == "| g | deep | `1@1` | 2.3500 ± 5.7195 | -0.1500 ± 0.6355 | 2 |"
-    assert other == "| g | other | `1@1` | 3.5000 | +0.5000 | 1 |"
+    assert plain == "| g | plain | `1@1` | 2.0000 | 3.0000 | 2.5000 ± 6.3550 |  |"
+    assert deep == "| g | deep | `1@1` | 1.9000 | 2.8000 | 2.3500 ± 5.7195 | -0.1500 ± 0.6355 |"
+    assert other == "| g | other | `1@1` |  | 3.5000 | 3.5000 | +0.5000 |"
 
 
 def test_without_a_folder_models_train_on_the_bundled_books() -> None:
