@@ -9,6 +9,7 @@
                   starts at zero, as no convolution.
 --coarse-rate X   the layers above stride 1 learn at X times the rate
 --branches own    outputs of residual branches start scaled by the layers of their own level, not by all layers
+--pool-start mean linear pooling starts as the mean of a group, not at random
 
 Nothing else can load a run with a convolution.
 """
@@ -28,6 +29,7 @@ import foveate.loading.decoding
 import foveate.train.run
 from foveate.cli import main
 from foveate.model.layers import Layer, Run
+from foveate.model.resample import Pool
 from foveate.train.build import build_model
 from foveate.train.trainer import CausalTrainer
 
@@ -78,6 +80,12 @@ def scale_branches(model: nn.Module) -> None:
                 branch.weight.data *= (total / own) ** 0.5
 
 
+def start_as_mean(model: nn.Module) -> None:
+    for pool in [module for module in model.modules() if isinstance(module, Pool) and module.kind == "linear"]:
+        assert pool.fine.width == pool.coarse.width, "a mean keeps the width"
+        pool.proj.weight.data = torch.eye(pool.fine.width).repeat(1, pool.factor) / pool.factor
+
+
 class TwoRates(CausalTrainer):
     """Layers above stride 1 learn at ``coarse_rate`` times the rate of the others."""
 
@@ -100,6 +108,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--taps", type=int, default=0)
     parser.add_argument("--coarse-rate", type=float, default=1.0)
     parser.add_argument("--branches", choices=("all", "own"), default="all")
+    parser.add_argument("--pool-start", choices=("random", "mean"), default="random")
     return parser
 
 
@@ -112,6 +121,8 @@ def run(words: list[str]) -> int:
             add_convolutions(model, variant.taps)
         if variant.branches == "own":
             scale_branches(model)
+        if variant.pool_start == "mean":
+            start_as_mean(model)
         return model
 
     TwoRates.coarse_rate = variant.coarse_rate
