@@ -10,6 +10,8 @@
 --coarse-rate X   the layers above stride 1 learn at X times the rate
 --branches own    outputs of residual branches start scaled by the layers of their own level, not by all layers
 --pool-start mean linear pooling starts as the mean of a group, not at random
+--embedding-init X  embeddings start with standard deviation X, whatever the width
+--branch-scale X  outputs of residual branches start X times as large
 
 Nothing else can load a run with a convolution.
 """
@@ -109,6 +111,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--coarse-rate", type=float, default=1.0)
     parser.add_argument("--branches", choices=("all", "own"), default="all")
     parser.add_argument("--pool-start", choices=("random", "mean"), default="random")
+    parser.add_argument("--branch-scale", type=float)
+    parser.add_argument("--embedding-init", type=float)
     return parser
 
 
@@ -119,6 +123,13 @@ def run(words: list[str]) -> int:
         model = build_model(*args)
         if variant.taps:
             add_convolutions(model, variant.taps)
+        if variant.embedding_init is not None:
+            embedding = model.get_input_embeddings().weight
+            embedding.data *= variant.embedding_init / embedding.std()
+        if variant.branch_scale is not None:
+            for layer in [module for module in model.modules() if isinstance(module, Layer)]:
+                for branch in (layer.o_proj, layer.down_proj):
+                    branch.weight.data *= variant.branch_scale
         if variant.branches == "own":
             scale_branches(model)
         if variant.pool_start == "mean":

@@ -102,6 +102,9 @@ class Decoder(nn.Module):
         return units[1]
 
 
+SELF_LOGIT = 10.0
+
+
 def init_weights(module: nn.Module, std: float, n_layers: int, init: Any = nn.init) -> None:
     """Initialise the parameters a module holds itself and, where they feed a residual stream, its children's.
 
@@ -109,8 +112,16 @@ def init_weights(module: nn.Module, std: float, n_layers: int, init: Any = nn.in
     inverse root, so that the stream's scale does not depend on depth; what a coarser level adds to a finer one starts
     at zero, so that a fresh hierarchy is its finer layers. ``init`` has the functions of ``torch.nn.init``. Apply to
     children first.
+
+    Embeddings of narrow models start larger. Adam moves every weight by about the learning rate a step, and the first
+    thing a tied embedding learns is how frequent each token is: all embeddings move the same way, and in a narrow
+    model, whose rate is high, by more than the differences between them; a normalised stream then hardly tells tokens
+    apart (0.1 to 0.2 bits per byte at width 128, see experiments/choices.yaml). The larger they start, the more a tied
+    head expects the token just read to come again, with a logit of at most width · std: ``SELF_LOGIT`` bounds it.
     """
-    if isinstance(module, nn.Linear | nn.Embedding):
+    if isinstance(module, nn.Embedding):
+        init.normal_(module.weight, 0.0, max(std, SELF_LOGIT / module.embedding_dim))
+    elif isinstance(module, nn.Linear):
         init.normal_(module.weight, 0.0, std)
     elif isinstance(module, nn.RMSNorm):
         init.ones_(module.weight)

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from foveate.data.corpus import Blocks
 from foveate.data.stream import BlockStream
 from foveate.errors import FoveateError
+from foveate.model.decoder import SELF_LOGIT
 from foveate.train.build import decayed_parameters
 from foveate.train.checkpoint import Checkpoints
 from foveate.train.distributed import World
@@ -33,7 +34,7 @@ from foveate.train.settings import SETTINGS_FILE, TrainSettings
 from foveate.train.state import PROCESS_FILE, read_process, restore_random_states, save_process
 from foveate.train.streaming import StreamLoader
 
-LOSS_LIMIT = 2.0  # a loss above so many times that of guessing has exploded; an untrained model's is that of guessing
+LOSS_LIMIT = 2.0  # a loss above so many times an untrained model's has exploded: that guesses, or bets on a repetition
 MAX_SKIPPED = 20  # steps in a row, after which skipping does not help
 SHOWN_SEQUENCES = 3
 
@@ -79,7 +80,7 @@ class CausalTrainer(ParallelTrainer):
         self.on_record = on_record
         self.on_step = on_step
         self.stop = stop
-        self.ledger = Ledger(device, limit=LOSS_LIMIT * math.log(max(2, model.config.vocab_size)))
+        self.ledger = Ledger(device, limit=LOSS_LIMIT * max(SELF_LOGIT, math.log(model.config.vocab_size)))
         self.skipped_in_a_row = 0
         self.evaluation_due = False
         super().__init__(
