@@ -4,7 +4,7 @@ import torch
 
 from contracts.checks import make_decoder, make_rows
 from contracts.walks import WALKS, small, whole_length
-from foveate.model.decoder import Decoder, init_weights
+from foveate.model.decoder import SELF_LOGIT, Decoder, init_weights
 
 
 def initialised(walk: str, **shape: object) -> Decoder:
@@ -34,6 +34,13 @@ def test_a_fresh_stream_keeps_its_scale_at_any_depth() -> None:
         with torch.no_grad():
             growth.append((decoder(x_BTD) - x_BTD).std().item())
     assert 0.5 < growth[1] / growth[0] < 2
+
+
+@pytest.mark.parametrize(("width", "std"), [(128, SELF_LOGIT / 128), (1024, 0.02)])
+def test_embeddings_of_narrow_models_start_larger(width: int, std: float) -> None:
+    embedding = torch.nn.Embedding(1000, width)
+    init_weights(embedding, 0.02, 4)
+    assert embedding.weight.std().item() == pytest.approx(std, rel=0.02)
 
 
 def test_every_parameter_is_initialised() -> None:
