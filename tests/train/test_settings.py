@@ -27,14 +27,14 @@ def test_resolving_leaves_nothing_open_but_shape() -> None:
     settings = TrainSettings(tokens="1M").resolve(parameters=3_000_000)
     still_open = {option.name for option in fields(settings) if getattr(settings, option.name) is None}
     assert still_open == {"heads", "kv_heads", "ff", "levels"}
-    assert settings.lr == 2e-3
+    assert settings.lr == 4e-3
     assert (settings.steps, settings.save_every) == (245, 25)
 
 
 def test_larger_models_learn_more_slowly() -> None:
     rates = [default_lr(parameters) for parameters in (0, 10**5, 10**7, 10**8, 10**9)]
     assert rates == sorted(rates, reverse=True)
-    assert rates[0] == 3e-3
+    assert rates[0] == 6e-3
 
 
 def test_data_paths_no_longer_depend_on_the_working_directory(tmp_path, monkeypatch) -> None:
