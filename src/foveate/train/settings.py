@@ -277,9 +277,9 @@ def flag_name(name: str) -> str:
 def default_lr(parameters: int) -> float:
     """A peak rate for AdamW that falls with the size of the model to the power 0.4, at most 6e-3.
 
-    It is 4e-3 at 3 million parameters, which all walks of experiments/rates.yaml bear (the best were 4e-3 and 8e-3), and so
-    9e-4 at 125 million and 3e-4 at 1.5 billion, close to what published models of those sizes used. The embedding does
-    not count.
+    It is 4e-3 at 3 million parameters, which all walks of experiments/rates.yaml bear (4e-3 and 8e-3 were the best),
+    and so 9e-4 at 125 million and 3e-4 at 1.5 billion, close to what published models of those sizes used. The
+    embedding does not count.
     """
     return float(f"{min(6e-3, 4e-3 * (3e6 / max(1, parameters)) ** 0.4):.2g}")
 
