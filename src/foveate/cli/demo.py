@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "tokenizer": "bpe:2048",
     "context": 512,
     "batch": 4,
-    "lr": 3e-3,
+    "lr": 6e-3,
     "tokens": 1_000_000,
     "hidden": 128,
     "seed": 0,
