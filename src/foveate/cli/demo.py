@@ -34,6 +34,8 @@ SETTINGS: dict[str, Any] = {
     "lr": 6e-3,
     "tokens": 1_000_000,
     "hidden": 128,
+    "pooling": "mean",  # these two won where one layer works on the tokens on either side: docs/results.md
+    "expanding": "repeat",
     "seed": 0,
     "eval_tokens": 16_000,
 }
