@@ -31,7 +31,9 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
         return [python, str(HERE / f"{name}.py"), *map(str, words)]
 
     found = {name: [program("run", HERE / f"{name}.yaml", "--out", out / name, *folder)] for name in GRIDS}
-    found["pareto"] = [program("pareto", HERE / "families.yaml", "--runs", out / "families", "--out", out / "pareto")]
+    found["pareto"] = [
+        program("pareto", HERE / "families.yaml", "--runs", out / "families", "--out", out / "pareto", "--hidden", 256)
+    ]
     found["speed"] = [program("speed", HERE / "speed.yaml", "--out", out / "speed")]
     if data is None:
         return found
