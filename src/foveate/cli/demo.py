@@ -48,10 +48,7 @@ QUICK: dict[str, Any] = {
 PROMPT = "The captain looked at the sea, and"
 TEMPERATURE = 0.7
 SAMPLE_TOKENS = 120
-NOTES = (
-    "Each model was trained once, and briefly. Another seed moves bits per byte by about 0.02: less is a tie.",
-    "Per token the lead of a multi-scale model is largest at the beginning of training; per second it lasts longer.",
-)
+NOTES = ("Each model was trained once, and briefly. Another seed moves bits per byte by about 0.02: less is a tie.",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

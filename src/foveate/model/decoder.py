@@ -117,8 +117,8 @@ def init_weights(module: nn.Module, std: float, n_layers: int, init: Any = nn.in
     thing a tied embedding learns is how frequent each token is: all embeddings move the same way, and in a narrow
     model, whose rate is high, by more than the differences between them; a normalised stream then hardly tells tokens
     apart (0.04 to 0.11 bits per byte at width 128 after 1M tokens, see docs/results.md). The larger they start, the
-    more a tied head expects the token just read to come again, with a logit of at most width · std: ``SELF_LOGIT``
-    bounds it.
+    more a tied head expects the token just read to come again: with a logit of at most width · std, which this makes
+    ``SELF_LOGIT`` where it is larger than ``std`` gives.
     """
     if isinstance(module, nn.Embedding):
         init.normal_(module.weight, 0.0, max(std, SELF_LOGIT / module.embedding_dim))
