@@ -30,6 +30,7 @@ from torch.nn.functional import pad
 import foveate.loading.decoding
 import foveate.train.run
 from foveate.cli import main
+from foveate.errors import FoveateError
 from foveate.model.layers import Layer, Run
 from foveate.model.resample import Pool
 from foveate.train.build import build_model
@@ -84,7 +85,10 @@ def scale_branches(model: nn.Module) -> None:
 
 def start_as_mean(model: nn.Module) -> None:
     for pool in [module for module in model.modules() if isinstance(module, Pool) and module.kind == "linear"]:
-        assert pool.fine.width == pool.coarse.width, "a mean keeps the width"
+        if pool.fine.width != pool.coarse.width:
+            raise FoveateError(
+                f"--pool-start mean: a mean keeps the width, not from {pool.fine.width} to {pool.coarse.width}"
+            )
         pool.proj.weight.data = torch.eye(pool.fine.width).repeat(1, pool.factor) / pool.factor
 
 
@@ -118,6 +122,8 @@ def options() -> argparse.ArgumentParser:
 
 def run(words: list[str]) -> int:
     variant, words = options().parse_known_args(words)
+    if variant.taps < 0 or variant.coarse_rate < 0:
+        options().error("--taps and --coarse-rate cannot be below 0")
 
     def build(*args: Any) -> Any:
         model = build_model(*args)
