@@ -8,7 +8,7 @@
                   does for a hierarchy, mixing neighbours before attention looks for them, it does for a plain model. It
                   starts at zero, as no convolution.
 --coarse-rate X   the layers above stride 1 learn at X times the rate
---branches own    outputs of residual branches start scaled by the layers of their own level, not by all layers
+--branches all    outputs of residual branches start scaled by all layers of the walk, not by those of their level
 --pool-start mean linear pooling starts as the mean of a group, not at random
 --embedding-init X  embeddings start with standard deviation X, whatever the width
 --branch-scale X  outputs of residual branches start X times as large
@@ -73,14 +73,14 @@ def load(path: str, **_: Any) -> tuple[Any, Any]:
 
 
 def scale_branches(model: nn.Module) -> None:
-    """From the inverse root of all layers, at which they were initialised, to that of the layers of each level."""
+    """From the inverse root of the layers of their level, at which branches were initialised, to that of all layers."""
     runs = [module for module in model.modules() if isinstance(module, Run)]
     total = sum(len(run.layers) for run in runs)
     for run in runs:
         own = sum(len(other.layers) for other in runs if other.stride == run.stride)
         for layer in run.layers:
             for branch in (layer.o_proj, layer.down_proj):
-                branch.weight.data *= (total / own) ** 0.5
+                branch.weight.data *= (own / total) ** 0.5
 
 
 def start_as_mean(model: nn.Module) -> None:
@@ -113,7 +113,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--taps", type=int, default=0)
     parser.add_argument("--coarse-rate", type=float, default=1.0)
-    parser.add_argument("--branches", choices=("all", "own"), default="all")
+    parser.add_argument("--branches", choices=("all", "level"), default="level")
     parser.add_argument("--pool-start", choices=("random", "mean"), default="random")
     parser.add_argument("--branch-scale", type=float)
     parser.add_argument("--embedding-init", type=float)
@@ -136,7 +136,7 @@ def run(words: list[str]) -> int:
             for layer in [module for module in model.modules() if isinstance(module, Layer)]:
                 for branch in (layer.o_proj, layer.down_proj):
                     branch.weight.data *= variant.branch_scale
-        if variant.branches == "own":
+        if variant.branches == "all":
             scale_branches(model)
         if variant.pool_start == "mean":
             start_as_mean(model)

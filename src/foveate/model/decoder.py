@@ -105,13 +105,15 @@ class Decoder(nn.Module):
 SELF_LOGIT = 10.0
 
 
-def init_weights(module: nn.Module, std: float, n_layers: int, init: Any = nn.init) -> None:
+def init_weights(module: nn.Module, std: float, spec: HierarchySpec, init: Any = nn.init) -> None:
     """Initialise the parameters a module holds itself and, where they feed a residual stream, its children's.
 
-    Everything is normal with ``std``. Outputs of the 2·``n_layers`` residual branches are scaled by their number's
-    inverse root, so that the stream's scale does not depend on depth; what a coarser level adds to a finer one starts
-    at zero, so that a fresh hierarchy is its finer layers. ``init`` has the functions of ``torch.nn.init``. Apply to
-    children first.
+    Everything is normal with ``std``. What a coarser level adds to a finer one starts at zero, so that a fresh
+    hierarchy is its finer layers. Every level is a stream of its own, to which its n layers add 2·n residual branches,
+    in however many runs: their outputs are scaled by the inverse root of that number. The scale of a stream then does
+    not depend on depth, and a fresh hierarchy is a fresh model of its finer layers; scaled by all layers of the walk,
+    the few fine ones of a deep hierarchy start too quiet (see docs/results.md). ``init`` has the functions of
+    ``torch.nn.init``. Apply to children first.
 
     Embeddings of narrow models start larger. Adam moves every weight by about the learning rate a step, and the first
     thing a tied embedding learns is how frequent each token is: all embeddings move the same way, and in a narrow
@@ -127,8 +129,9 @@ def init_weights(module: nn.Module, std: float, n_layers: int, init: Any = nn.in
     elif isinstance(module, nn.RMSNorm):
         init.ones_(module.weight)
     elif isinstance(module, Layer):
+        branches = 2 * sum(run.layers for run in spec.runs if run.stride == module.stride)
         for branch in (module.o_proj, module.down_proj):
-            init.normal_(branch.weight, 0.0, std / (2 * n_layers) ** 0.5)
+            init.normal_(branch.weight, 0.0, std / branches**0.5)
     elif isinstance(module, Pool) and module.kind == "attention":
         init.zeros_(module.place_bias)
     elif isinstance(module, Expand):

@@ -30,6 +30,7 @@ class Layer(nn.Module):
     def __init__(self, level: spec.Level, attention: spec.Attention, eps: float) -> None:
         super().__init__()
         D, d, F = level.width, level.head_dim, level.feed_forward
+        self.stride = level.stride
         self.all_heads = (level.heads + 2 * level.kv_heads, d)
         self.attention_norm = nn.RMSNorm(D, eps)
         self.qkv_proj = Linear(D, self.all_heads[0] * d)
