@@ -8,10 +8,9 @@
                   does for a hierarchy, mixing neighbours before attention looks for them, it does for a plain model. It
                   starts at zero, as no convolution.
 --coarse-rate X   the layers above stride 1 learn at X times the rate
---branches all    outputs of residual branches start scaled by all layers of the walk, not by those of their level
 --pool-start mean linear pooling starts as the mean of a group, not at random
 --embedding-init X  embeddings start with standard deviation X, whatever the width
---branch-scale X  outputs of residual branches start X times as large
+--branch-init X   the last matrices of residual branches start with standard deviation X, whatever the width and depth
 
 Nothing else can load a run with a convolution.
 """
@@ -72,17 +71,6 @@ def load(path: str, **_: Any) -> tuple[Any, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(path)
 
 
-def scale_branches(model: nn.Module) -> None:
-    """From the inverse root of the layers of their level, at which branches were initialised, to that of all layers."""
-    runs = [module for module in model.modules() if isinstance(module, Run)]
-    total = sum(len(run.layers) for run in runs)
-    for run in runs:
-        own = sum(len(other.layers) for other in runs if other.stride == run.stride)
-        for layer in run.layers:
-            for branch in (layer.o_proj, layer.down_proj):
-                branch.weight.data *= (own / total) ** 0.5
-
-
 def start_as_mean(model: nn.Module) -> None:
     for pool in [module for module in model.modules() if isinstance(module, Pool) and module.kind == "linear"]:
         if pool.fine.width != pool.coarse.width:
@@ -113,9 +101,8 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--taps", type=int, default=0)
     parser.add_argument("--coarse-rate", type=float, default=1.0)
-    parser.add_argument("--branches", choices=("all", "level"), default="level")
     parser.add_argument("--pool-start", choices=("random", "mean"), default="random")
-    parser.add_argument("--branch-scale", type=float)
+    parser.add_argument("--branch-init", type=float)
     parser.add_argument("--embedding-init", type=float)
     return parser
 
@@ -132,12 +119,10 @@ def run(words: list[str]) -> int:
         if variant.embedding_init is not None:
             embedding = model.get_input_embeddings().weight
             embedding.data *= variant.embedding_init / embedding.std()
-        if variant.branch_scale is not None:
+        if variant.branch_init is not None:
             for layer in [module for module in model.modules() if isinstance(module, Layer)]:
                 for branch in (layer.o_proj, layer.down_proj):
-                    branch.weight.data *= variant.branch_scale
-        if variant.branches == "all":
-            scale_branches(model)
+                    branch.weight.data *= variant.branch_init / branch.weight.std()
         if variant.pool_start == "mean":
             start_as_mean(model)
         return model

@@ -7,13 +7,12 @@ import torch
 from contracts.checks import make_decoder, make_rows
 from contracts.walks import WALKS, small, whole_length
 from foveate.model.decoder import SELF_LOGIT, Decoder, init_weights
-from foveate.model.layers import Run
 
 
 def initialised(walk: str, **shape: object) -> Decoder:
     torch.manual_seed(0)
     decoder = Decoder(small(walk, **shape))
-    decoder.apply(lambda module: init_weights(module, 0.02, decoder.spec))
+    decoder.apply(lambda module: init_weights(module, 0.02))
     return decoder
 
 
@@ -39,19 +38,10 @@ def test_a_fresh_stream_keeps_its_scale_at_any_depth() -> None:
     assert 0.5 < growth[1] / growth[0] < 2
 
 
-def test_branches_are_scaled_by_the_layers_of_their_level() -> None:
-    decoder = initialised("1@1 2@4 16@8 2@4 1@1", width=64, heads=2, feed_forward=128)
-    for run in (step for step in decoder.steps if isinstance(step, Run)):
-        branches = 2 * {1: 2, 4: 4, 8: 16}[run.stride]
-        for layer in run.layers:
-            for weight in (layer.o_proj.weight, layer.down_proj.weight):
-                assert weight.std().item() == pytest.approx(0.02 / branches**0.5, rel=0.05)
-
-
 @pytest.mark.parametrize(("width", "std"), [(128, SELF_LOGIT / 128), (1024, 0.02)])
 def test_embeddings_of_narrow_models_start_larger(width: int, std: float) -> None:
     embedding = torch.nn.Embedding(1000, width)
-    init_weights(embedding, 0.02, small("2@1"))
+    init_weights(embedding, 0.02)
     assert embedding.weight.std().item() == pytest.approx(std, rel=0.02)
 
 
@@ -61,7 +51,7 @@ def test_every_parameter_is_initialised() -> None:
         with torch.no_grad():
             for parameter in decoder.parameters():
                 parameter.fill_(torch.nan)
-        decoder.apply(partial(init_weights, std=0.02, spec=spec))
+        decoder.apply(partial(init_weights, std=0.02))
         assert all(parameter.isfinite().all() for parameter in decoder.parameters())
 
 

@@ -39,7 +39,7 @@ class FoveatePreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        init_weights(module, self.config.initializer_range, self.config.spec, init)
+        init_weights(module, self.config.initializer_range, init)
 
 
 class FoveateForCausalLM(FoveatePreTrainedModel, GenerationMixin):

@@ -14,7 +14,7 @@ from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
 from foveate.model.clock import Clock, Count
 from foveate.model.fovea import GroupPool
-from foveate.model.layers import Layer, Run
+from foveate.model.layers import Run
 from foveate.model.resample import Expand, Lookup, Pool
 from foveate.model.streams import Trace
 from foveate.spec import Expand as ExpandMove
@@ -43,7 +43,8 @@ class Decoder(nn.Module):
             return Pool(step, spec.level(step.source), spec.level(step.stride), spec.pooling, eps)
         if isinstance(step, ExpandMove):
             return Expand(step, spec.level(step.stride), spec.level(step.source), spec.expanding, eps=eps)
-        return Run(step, spec.level(step.stride), theta=theta, eps=eps)
+        depth = sum(run.layers for run in spec.runs if run.stride == step.stride)
+        return Run(step, spec.level(step.stride), depth=depth, theta=theta, eps=eps)
 
     def make_cache(self, batch: int) -> StepCache:
         """An empty cache for ``batch`` sequences; memory is taken as they grow."""
@@ -105,15 +106,21 @@ class Decoder(nn.Module):
 SELF_LOGIT = 10.0
 
 
-def init_weights(module: nn.Module, std: float, spec: HierarchySpec, init: Any = nn.init) -> None:
-    """Initialise the parameters a module holds itself and, where they feed a residual stream, its children's.
+def branch_std(std: float, width: int, depth: int) -> float:
+    """At which the last matrix of a residual branch starts, one of 2·``depth`` on a stream of ``width``."""
+    return max(std / (2 * depth) ** 0.5, (width * depth) ** -0.5)
 
-    Everything is normal with ``std``. What a coarser level adds to a finer one starts at zero, so that a fresh
-    hierarchy is its finer layers. Every level is a stream of its own, to which its n layers add 2·n residual branches,
-    in however many runs: their outputs are scaled by the inverse root of that number. The scale of a stream then does
-    not depend on depth, and a fresh hierarchy is a fresh model of its finer layers; scaled by all layers of the walk,
-    the few fine ones of a deep hierarchy start too quiet (see docs/results.md). ``init`` has the functions of
-    ``torch.nn.init``. Apply to children first.
+
+def init_weights(module: nn.Module, std: float, init: Any = nn.init) -> None:
+    """Initialise the parameters that a module holds itself; ``init`` has the functions of ``torch.nn.init``.
+
+    Those of its children it leaves alone: transformers asks for no module that holds none.
+
+    Matrices are normal with ``std``. What a coarser level adds to a finer one starts at zero, so that a fresh hierarchy
+    is its finer layers. Every level is a stream of its own, to which its n layers, in however many runs, add their
+    residual branches: the last matrix of a branch starts at 1 / √(width · n) where that is more than std / √(2·n), so
+    that neither width nor depth changes the scale of the stream, and a fresh hierarchy is a fresh model of its finer
+    layers (what this is worth: docs/results.md).
 
     Embeddings of narrow models start larger. Adam moves every weight by about the learning rate a step, and the first
     thing a tied embedding learns is how frequent each token is: all embeddings move the same way, and in a narrow
@@ -125,13 +132,10 @@ def init_weights(module: nn.Module, std: float, spec: HierarchySpec, init: Any =
     if isinstance(module, nn.Embedding):
         init.normal_(module.weight, 0.0, max(std, SELF_LOGIT / module.embedding_dim))
     elif isinstance(module, nn.Linear):
-        init.normal_(module.weight, 0.0, std)
+        depth = getattr(module, "depth", None)
+        init.normal_(module.weight, 0.0, std if depth is None else branch_std(std, module.out_features, depth))
     elif isinstance(module, nn.RMSNorm):
         init.ones_(module.weight)
-    elif isinstance(module, Layer):
-        branches = 2 * sum(run.layers for run in spec.runs if run.stride == module.stride)
-        for branch in (module.o_proj, module.down_proj):
-            init.normal_(branch.weight, 0.0, std / branches**0.5)
     elif isinstance(module, Pool) and module.kind == "attention":
         init.zeros_(module.place_bias)
     elif isinstance(module, Expand):

@@ -27,10 +27,9 @@ ATTENTIONS: dict[str, type[Heads]] = {"full": FullAttention, "window": WindowAtt
 class Layer(nn.Module):
     """Pre-norm attention and SwiGLU, query-key-value and gate-up each as one matrix product."""
 
-    def __init__(self, level: spec.Level, attention: spec.Attention, eps: float) -> None:
+    def __init__(self, level: spec.Level, attention: spec.Attention, eps: float, depth: int) -> None:
         super().__init__()
         D, d, F = level.width, level.head_dim, level.feed_forward
-        self.stride = level.stride
         self.all_heads = (level.heads + 2 * level.kv_heads, d)
         self.attention_norm = nn.RMSNorm(D, eps)
         self.qkv_proj = Linear(D, self.all_heads[0] * d)
@@ -39,6 +38,8 @@ class Layer(nn.Module):
         self.mlp_norm = nn.RMSNorm(D, eps)
         self.gate_up_proj = Linear(D, 2 * F)
         self.down_proj = Linear(F, D)
+        for branch in (self.o_proj, self.down_proj):
+            branch.depth = depth
 
     def forward(self, x_RSD: Tensor, view: View, index: int) -> Tensor:
         """``index`` is the layer's place in its run, and so in the tape of ``view``."""
@@ -54,11 +55,12 @@ class Run(nn.Module):
     gradient_checkpointing = False  # both are switched by transformers
     _gradient_checkpointing_func: Callable[..., Tensor]
 
-    def __init__(self, run: spec.Run, level: spec.Level, *, theta: float, eps: float) -> None:
+    def __init__(self, run: spec.Run, level: spec.Level, *, depth: int, theta: float, eps: float) -> None:
+        """``depth`` counts the layers of the level in all its runs."""
         super().__init__()
         self.stride = run.stride
         self.level = level
-        self.layers = nn.ModuleList(Layer(level, run.attention, eps) for _ in range(run.layers))
+        self.layers = nn.ModuleList(Layer(level, run.attention, eps, depth) for _ in range(run.layers))
         self.rotary = Rotary(level.head_dim, theta)
 
     def make_tapes(self) -> tuple[Tape, ...]:

@@ -16,7 +16,12 @@ from torch.autograd.function import once_differentiable
 
 
 class Linear(nn.Linear):
-    """A linear layer without bias; weight, name and gradients are those of ``torch.nn.Linear``."""
+    """A linear layer without bias; weight, name and gradients are those of ``torch.nn.Linear``.
+
+    One that ends a residual branch says in ``depth`` how many layers add to the same stream; by that it is initialised.
+    """
+
+    depth: int | None = None
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
