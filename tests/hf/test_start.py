@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from foveate import FoveateConfig, FoveateForCausalLM
-from foveate.model.decoder import Decoder, branch_std, init_weights
+from foveate.model.decoder import Decoder
 from foveate.model.layers import Layer
+from foveate.model.start import init_weights
 
 
 @pytest.mark.parametrize("resampling", ["mean", "linear", "attention"])
@@ -34,8 +35,3 @@ def test_branches_start_by_the_layers_of_their_level() -> None:
     for layer, depth in zip(layers, [2, 4, 4, *[16] * 16, 4, 4, 2], strict=True):
         for branch in (layer.o_proj, layer.down_proj):
             assert branch.weight.std().item() == pytest.approx((64 * depth) ** -0.5, rel=0.1)
-
-
-@pytest.mark.parametrize(("width", "depth", "std"), [(128, 8, 1 / 32), (4096, 32, 0.02 / 8), (16384, 32, 0.02 / 8)])
-def test_branches_of_narrow_models_start_larger(width: int, depth: int, std: float) -> None:
-    assert branch_std(0.02, width, depth) == pytest.approx(std, rel=0.15)

@@ -19,10 +19,10 @@ from foveate.errors import FoveateError
 from foveate.hf.cache import FoveateCache
 from foveate.hf.configuration_foveate import FoveateConfig
 from foveate.hf.inputs import check_positions, check_prompt, new_columns
-from foveate.model.decoder import init_weights
 from foveate.model.linear import Linear
 from foveate.model.lm import LanguageModel
 from foveate.model.packing import stored_by_rows
+from foveate.model.start import init_weights
 
 
 class FoveatePreTrainedModel(PreTrainedModel):

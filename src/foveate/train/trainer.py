@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from foveate.data.corpus import Blocks
 from foveate.data.stream import BlockStream
 from foveate.errors import FoveateError
-from foveate.model.decoder import SELF_LOGIT
+from foveate.model.start import SELF_LOGIT
 from foveate.train.build import decayed_parameters
 from foveate.train.checkpoint import Checkpoints
 from foveate.train.distributed import World
