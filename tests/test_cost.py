@@ -119,13 +119,13 @@ def test_training_flops_are_those_of_the_products_run(model) -> None:
 def test_decoding_costs_what_the_clock_says() -> None:
     load = Load(context=4096, vocab_size=VOCAB)
     plain = predict(HierarchySpec.parse("1@1"), load)
-    coarse = predict(HierarchySpec.parse("0@1 1@16 0@1"), load)
+    coarse = predict(HierarchySpec.parse("0@1 1@16 0@1", pooling="linear", expanding="linear"), load)
     assert plain.levels[0].runs_per_token == 1
     assert coarse.levels[1].runs_per_token == 1 / 16
     assert coarse.layer_runs_per_token == 1 / 16
     D, F = 256, 704
     products, keys = 2 * (4 * D * D + 3 * D * F), 4 * D
-    moves = 2 * 2 * 16 * D * D / 16  # linear pooling and expanding
+    moves = 2 * 2 * 16 * D * D / 16
     assert plain.levels[0].part.flops_per_token == products + keys * 4096
     assert coarse.levels[1].part.flops_per_token == (products + keys * 256) / 16 + moves
 

@@ -187,7 +187,7 @@ HUGE = {
     "characters": {"walk": "1@1 " * 10**6},
     "width": {"hidden_size": 10**12},
     "parameters": {"walk": "1000@1", "hidden_size": 1_048_576},
-    "a pool's parameters": {"walk": "1@1 1@65536 1@1", "hidden_size": 65_536},
+    "a pool's parameters": {"walk": "1@1 1@65536 1@1", "hidden_size": 65_536, "pooling": "linear"},
     "vocabulary": {"vocab_size": 10**12},
     "digits": {"vocab_size": 10**4000},
     "labels": {"num_labels": 10**10},

@@ -24,8 +24,8 @@ def test_defaults_fit_the_width() -> None:
         "num_key_value_heads": None,
         "intermediate_size": None,
         "levels": None,
-        "pooling": "linear",
-        "expanding": "linear",
+        "pooling": "mean",
+        "expanding": "repeat",
     }
 
 

@@ -58,8 +58,8 @@ def spec_from_config(values: Mapping[str, Any]) -> HierarchySpec:
         kv_heads=values.get("num_key_value_heads"),
         feed_forward=values.get("intermediate_size"),
         levels=values.get("levels"),
-        pooling=values.get("pooling", "linear"),
-        expanding=values.get("expanding", "linear"),
+        pooling=values.get("pooling", "mean"),
+        expanding=values.get("expanding", "repeat"),
     )
 
 

@@ -268,8 +268,8 @@ class HierarchySpec:
 
     runs: tuple[Run, ...]
     levels: tuple[Level, ...]
-    pooling: str = "linear"
-    expanding: str = "linear"
+    pooling: str = "mean"
+    expanding: str = "repeat"
     steps: tuple[Step, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -328,8 +328,8 @@ class HierarchySpec:
         kv_heads: int | None = None,
         feed_forward: int | None = None,
         levels: Mapping[int | str, Mapping[str, int]] | None = None,
-        pooling: str = "linear",
-        expanding: str = "linear",
+        pooling: str = "mean",
+        expanding: str = "repeat",
     ) -> HierarchySpec:
         """A spec from a walk's text, one shape for all levels, and ``levels[stride]`` overriding it where given.
 

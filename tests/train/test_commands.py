@@ -31,7 +31,7 @@ def last_line(text: str) -> str:
 def test_train_prints_what_came_of_it(flags, tmp_path, capsys) -> None:
     assert main(flags) == 0
     output = capsys.readouterr()
-    assert output.out.startswith(f"{tmp_path / 'run'}: 56,768 parameters, 1,536 tokens in ")
+    assert output.out.startswith(f"{tmp_path / 'run'}: 49,504 parameters, 1,536 tokens in ")
     assert "step 10/12: validation " in output.err
 
 

@@ -57,7 +57,7 @@ def test(folder: Path, taken: list[int]) -> int:
 
 
 def words(run: Path) -> list[str]:
-    return train_words(run, steps=12, hidden=112, save_every=2, keep=4)
+    return train_words(run, steps=12, hidden=120, save_every=2, keep=4)
 
 
 def fill(run: Path, undisturbed: Path, cache: Path, megabytes: int) -> list[str]:

@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   foveate demo --quick --out try   a few seconds, to see that everything works; its numbers mean nothing"""
 
 # the first is what the other is compared with; more than twice its layers are less work for the other
-WALKS = {"plain": "8@1", "multi-scale": "2@1 4@4 8@16 4@4 2@1"}
+WALKS = {"plain": "8@1", "multi-scale": "1@1 4@4 8@16 4@4 2@1"}
 
 SETTINGS: dict[str, Any] = {
     "data": ("books",),

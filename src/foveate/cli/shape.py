@@ -40,7 +40,7 @@ def add_shape_arguments(parser: argparse.ArgumentParser, *, walk: str | None = N
         help="a shape of its own for the level of stride S, such as 4:width=512,heads=8; "
         "keys: width, heads, kv_heads, ff",
     )
-    group.add_argument("--pooling", choices=POOLINGS, default="linear", help="how units are made (default: linear)")
+    group.add_argument("--pooling", choices=POOLINGS, default="mean", help="how units are made (default: mean)")
     group.add_argument(
-        "--expanding", choices=EXPANDINGS, default="linear", help="how units reach finer levels (default: linear)"
+        "--expanding", choices=EXPANDINGS, default="repeat", help="how units reach finer levels (default: repeat)"
     )

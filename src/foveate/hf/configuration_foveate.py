@@ -77,8 +77,8 @@ class FoveateConfig(PreTrainedConfig):
     num_key_value_heads: int | None = None
     intermediate_size: int | None = None
     levels: dict | None = None
-    pooling: str = "linear"
-    expanding: str = "linear"
+    pooling: str = "mean"
+    expanding: str = "repeat"
     max_position_embeddings: int = 2048
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6

@@ -129,8 +129,8 @@ class TrainSettings:
     kv_heads: int | None = _option(None, _count, "shape", "")
     ff: int | None = _option(None, _count, "shape", "")
     levels: dict[str, dict[str, int]] | None = _option(None, read_levels, "shape", "")  # noqa: RUF009
-    pooling: str = _option("linear", _choice(*POOLINGS), "shape", "")
-    expanding: str = _option("linear", _choice(*EXPANDINGS), "shape", "")
+    pooling: str = _option("mean", _choice(*POOLINGS), "shape", "")
+    expanding: str = _option("repeat", _choice(*EXPANDINGS), "shape", "")
 
     data: tuple[str, ...] = _option(
         ("books",), _texts, "data", "files, folders, globs, hf:NAME, or books (bundled)", "PATH"
