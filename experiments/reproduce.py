@@ -41,12 +41,14 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
     probe = [python, "-m", "foveate", "probe", "rare", "--train", train, "--data", valid, "--bytes", "1M"]
     found["rare"] = []
     for seed in (0, 1, 2):
-        pair = [out / f"depth/2M-plain-{seed}", out / f"depth/2M-hourglass30-{seed}"]
+        pair = [out / f"depth/2M-plain-{seed}", out / f"depth/2M-late30-{seed}"]
         found["rare"].append([*map(str, (*probe, *pair, "--out", out / f"rare/{seed}"))])
+    pair = [out / "depth/2M-plain-0", out / "depth/2M-late30_as_good-0"]
+    found["rare"].append([*map(str, (*probe, *pair, "--out", out / "rare/as-good"))])
     runs = {"bytes-full": "retina/bytes-full-0", "bytes-retina": "retina/bytes-retina-0"}
     runs |= {"bpe-full": "retina/bpe-full-0", "bpe-retina": "retina/bpe-retina-0"}
     runs |= {"plain-1M": "rates/lr-0.008-plain-0", "deep30-1M": "rates/lr-0.004-deep30-0"}
-    runs |= {f"{name}-2M": f"depth/2M-{name}-0" for name in ("plain", "deep26", "hourglass30")}
+    runs |= {f"{name}-2M": f"depth/2M-{name}-0" for name in ("plain", "deep26", "late30")}
     models = [word for name, run in runs.items() for word in ("--model", f"{name}={out / run}")]
     found["horizons"] = [program("horizons", HERE / "horizons.yaml", "--out", out / "horizons", *folder, *models)]
     if (data / "enwik8.xz").exists():
