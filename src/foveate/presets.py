@@ -47,12 +47,28 @@ def hourglass(layers: int = 30, strides: Sequence[int] | None = None) -> str:
     return _walk([*half, middle, *reversed(half)])
 
 
+def deep(layers: int = 30, strides: Sequence[int] = (1, 4, 16)) -> str:
+    """Three layers on tokens, one before all units and two after, up to eight on each middle scale, the rest coarsest.
+
+    What won among the deep walks that were tried (docs/results.md).
+    """
+    middle = list(strides[1:-1])
+    if len(strides) == 1:
+        raise FoveateError("preset deep over strides 1 has no coarser scale; write them rising from 1: 1/4/16")
+    _check_shape("deep", layers, strides, least=4 + 2 * len(middle))
+    side = min(4, max(1, (layers - 3) // (4 * max(1, len(middle)))))
+    down = [(side, stride) for stride in middle]
+    coarsest = layers - 3 - 2 * side * len(middle)
+    return _walk([(1, 1), *down, (coarsest, strides[-1]), *reversed(down), (2, 1)])
+
+
 PRESETS: dict[str, Callable[..., str]] = {
     "vanilla": vanilla,
     "top_down": top_down,
     "bottom_up": bottom_up,
     "hourglass": hourglass,
     "retina": retina,
+    "deep": deep,
 }
 
 
@@ -100,17 +116,8 @@ def _split(name: str, layers: int, strides: Sequence[int] | None, sides: int = 1
     if strides is None:
         levels = max(2, min(len(STRIDES), (layers - COARSEST) // FINER + 1))
         strides = STRIDES[:levels]
-    if list(strides[:1]) != [1] or list(strides) != sorted(set(strides)):
-        raise FoveateError(
-            f"preset {name}: strides are {'/'.join(map(str, strides))}; write them rising from 1: 1/4/16"
-        )
     finer = len(strides) - 1
-    least = finer * sides + 1
-    if layers < least:
-        raise FoveateError(
-            f"preset {name} over strides {'/'.join(map(str, strides))} needs at least {least} layers, got {layers}; "
-            f"give it more layers or fewer strides"
-        )
+    _check_shape(name, layers, strides, least=finer * sides + 1)
     parts = FINER * finer + COARSEST
     counts = [sides * max(1, FINER * layers // (parts * sides))] * finer
     # what rounding down has left goes to the finest levels first: they are the ones that run short
@@ -118,6 +125,19 @@ def _split(name: str, layers: int, strides: Sequence[int] | None, sides: int = 1
     for i in range(min(finer, spare // sides)):
         counts[i] += sides
     return list(zip([*counts, layers - sum(counts)], strides, strict=True))
+
+
+def _check_shape(name: str, layers: int, strides: Sequence[int], *, least: int) -> None:
+    """Raise a ``FoveateError`` unless strides rise from 1 and there are ``least`` layers."""
+    if list(strides[:1]) != [1] or list(strides) != sorted(set(strides)):
+        raise FoveateError(
+            f"preset {name}: strides are {'/'.join(map(str, strides))}; write them rising from 1: 1/4/16"
+        )
+    if layers < least:
+        raise FoveateError(
+            f"preset {name} over strides {'/'.join(map(str, strides))} needs at least {least} layers, got {layers}; "
+            f"give it more layers or fewer strides"
+        )
 
 
 def _walk(runs: Sequence[tuple[int, int]]) -> str:

@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from foveate.presets import bottom_up, hourglass, top_down, vanilla
+from foveate.presets import bottom_up, deep, hourglass, top_down, vanilla
 from foveate.spec import EXPANDINGS, POOLINGS, HierarchySpec
 
 
@@ -15,6 +15,7 @@ WALKS = {
     "vanilla": small(vanilla(2)),
     "top_down": small(top_down(5, (1, 4, 16))),
     "bottom_up": small(bottom_up(5, (1, 4, 16))),
+    "deep": small(deep(6, (1, 2, 8))),
     "hourglass": small(hourglass(5, (1, 4))),
     "hourglass_64": small(hourglass(7, (1, 4, 16, 64))),
     # picked by hand
