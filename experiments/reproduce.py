@@ -31,6 +31,7 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
         return [python, str(HERE / f"{name}.py"), *map(str, words)]
 
     found = {name: [program("run", HERE / f"{name}.yaml", "--out", out / name, *folder)] for name in GRIDS}
+    found["demo"] = [program("run", HERE / "demo.yaml", "--out", out / "demo")]  # always on the bundled books
     found["pareto"] = [
         program("pareto", HERE / "families.yaml", "--runs", out / "families", "--out", out / "pareto", "--hidden", 256)
     ]
@@ -43,7 +44,7 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
     for seed in (0, 1, 2):
         pair = [out / f"depth/2M-plain-{seed}", out / f"depth/2M-late30-{seed}"]
         found["rare"].append([*map(str, (*probe, *pair, "--out", out / f"rare/{seed}"))])
-    pair = [out / "depth/2M-plain-0", out / "depth/2M-late30_as_good-0"]
+    pair = [out / "depth/2M-plain-4", out / "depth/2M-late30_as_good-0"]  # at equal bits per byte
     found["rare"].append([*map(str, (*probe, *pair, "--out", out / "rare/as-good"))])
     runs = {"bytes-full": "retina/bytes-full-0", "bytes-retina": "retina/bytes-retina-0"}
     runs |= {"bpe-full": "retina/bpe-full-0", "bpe-retina": "retina/bpe-retina-0"}
