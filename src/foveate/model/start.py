@@ -18,15 +18,15 @@ def branch_std(std: float, width: int, depth: int) -> float:
 
 
 def init_weights(module: nn.Module, std: float, init: Any = nn.init) -> None:
-    """Initialise the parameters that a module holds itself; ``init`` has the functions of ``torch.nn.init``.
+    """Initialise a module's parameters, its children first; ``init`` has the functions of ``torch.nn.init``.
 
-    Those of its children it leaves alone: transformers asks for no module that holds none.
+    Nothing may hang on a module that holds no parameters itself, such as a layer: transformers passes over those.
 
     Matrices are normal with ``std``. What a coarser level adds to a finer one starts at zero, so that a fresh hierarchy
     is its finer layers. Every level is a stream of its own, to which its n layers, in however many runs, add their
     residual branches: the last matrix of a branch starts at 1 / √(width · n) where that is more than std / √(2·n). The
-    scale of a stream then does not depend on depth, and a fresh hierarchy is a fresh model of its finer layers (0.005
-    bits per byte for a plain model of width 128, 0.03 for a deep hierarchy, see docs/results.md).
+    scale of a stream then does not depend on depth, and a fresh hierarchy is a fresh model of its finer layers (0.03
+    bits per byte for a deep hierarchy of width 128, nothing for a plain model: see docs/results.md).
 
     Embeddings of narrow models start larger. Adam moves every weight by about the learning rate a step, and the first
     thing a tied embedding learns is how frequent each token is: all embeddings move the same way, and in a narrow
