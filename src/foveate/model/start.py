@@ -26,7 +26,7 @@ def init_weights(module: nn.Module, std: float, init: Any = nn.init) -> None:
     is its finer layers. Every level is a stream of its own, to which its n layers, in however many runs, add their
     residual branches: the last matrix of a branch starts at 1 / √(width · n) where that is more than std / √(2·n). The
     scale of a stream then does not depend on depth, and a fresh hierarchy is a fresh model of its finer layers (0.03
-    bits per byte for a deep hierarchy of width 128, nothing for a plain model: see docs/results.md).
+    bits per byte for a deep hierarchy of width 128, nothing sure for a plain model: see docs/results.md).
 
     Embeddings of narrow models start larger. Adam moves every weight by about the learning rate a step, and the first
     thing a tied embedding learns is how frequent each token is: all embeddings move the same way, and in a narrow
