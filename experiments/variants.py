@@ -111,6 +111,8 @@ def run(words: list[str]) -> int:
     variant, words = options().parse_known_args(words)
     if variant.taps < 0 or variant.coarse_rate < 0:
         options().error("--taps and --coarse-rate cannot be below 0")
+    if min(variant.embedding_init or 0, variant.branch_init or 0) < 0:
+        options().error("--embedding-init and --branch-init are standard deviations and cannot be below 0")
 
     def build(*args: Any) -> Any:
         model = build_model(*args)

@@ -12,7 +12,7 @@ WALKS = ["2@1", "1@1 1@4 1@1:window5", "1@1:fovea4,groups=4,scales=2/4"]
 
 @pytest.fixture(scope="module", params=WALKS)
 def model(request):
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     model = FoveateForCausalLM(
         FoveateConfig(
             walk=request.param, vocab_size=40, hidden_size=16, num_attention_heads=2, tie_word_embeddings=False
@@ -28,7 +28,7 @@ def test_streams_what_generate_writes(model) -> None:
     ids = torch.randint(40, (1, 37))
     expected = model.generate(ids, max_new_tokens=30, do_sample=False)[0, 37:].tolist()
     assert list(stream(model, ids, max_new_tokens=30)) == expected
-    assert len(set(expected)) > 1
+    assert len(set(expected)) > 2
 
 
 def test_the_same_seed_draws_the_same_and_top_k_1_is_greedy(model) -> None:

@@ -28,7 +28,7 @@ def spoil(monkeypatch, *steps: int, factor: float = float("nan")) -> None:
 
 @pytest.mark.parametrize(
     ("factor", "what"),
-    [(float("nan"), "the loss was nan"), (1e3, r"the loss was [345]\d\d\d"), (float("inf"), "the loss was inf")],
+    [(float("nan"), "the loss was nan"), (1e3, r"the loss was [34]\d\d\d"), (float("inf"), "the loss was inf")],
 )
 def test_a_loss_that_is_no_number_or_explodes_stops_before_it_is_saved(settings, monkeypatch, factor, what) -> None:
     spoil(monkeypatch, 7, factor=factor)
