@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
-GRIDS = ("rates", "depth", "families", "choices", "retina")  # experiments of run.py on books
+GRIDS = ("start", "rates", "depth", "families", "choices", "retina")  # experiments of run.py on books
 
 
 def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
@@ -48,8 +48,9 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
     found["rare"].append([*map(str, (*probe, *pair, "--out", out / "rare/as-good"))])
     runs = {"bytes-full": "retina/bytes-full-0", "bytes-retina": "retina/bytes-retina-0"}
     runs |= {"bpe-full": "retina/bpe-full-0", "bpe-retina": "retina/bpe-retina-0"}
-    runs |= {"plain-1M": "rates/lr-0.008-plain-0", "deep30-1M": "rates/lr-0.004-deep30-0"}
+    runs |= {"plain-1M": "rates/lr-0.008-plain-0", "late30-1M": "rates/lr-0.004-late30-0"}
     runs |= {f"{name}-2M": f"depth/2M-{name}-0" for name in ("plain", "deep26", "late30")}
+    runs["late30-3M"] = "depth/2M-late30_as_long-0"
     models = [word for name, run in runs.items() for word in ("--model", f"{name}={out / run}")]
     found["horizons"] = [program("horizons", HERE / "horizons.yaml", "--out", out / "horizons", *folder, *models)]
     if (data / "enwik8.xz").exists():

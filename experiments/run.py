@@ -37,6 +37,12 @@ def foveate(*words: str, program: str | None = None) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def commit() -> str:
+    """Of the code that runs, marked where files differ from it; empty outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
 def half_width(values: list[float]) -> float:
     """Half of a 95% confidence interval of the mean, by Student's t (0 of a single value)."""
     t = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values))
@@ -116,7 +122,7 @@ def main() -> None:
                     foveate("train", *flags(settings), *resume, program=program)
                 score = json.loads(foveate("eval", str(run), *flags(plan["eval"]), "--json", program=program))
                 result = {"group": group, "model": model, "walk": settings["walk"], "seed": seed, **score}
-                result["machine"] = platform.processor() or platform.machine()
+                result |= {"machine": platform.processor() or platform.machine(), "commit": commit()}
                 with ledger.open("a") as file:
                     file.write(json.dumps(result) + "\n")
     order = {(group, model): place for place, (group, model) in enumerate(product(plan["groups"], plan["models"]))}

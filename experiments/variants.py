@@ -11,6 +11,7 @@
 --pool-start mean linear pooling starts as the mean of a group, not at random
 --embedding-init X  embeddings start with standard deviation X, whatever the width
 --branch-init X   the last matrices of residual branches start with standard deviation X, whatever the width and depth
+--branch-scale X  they start X times as large as they would
 
 Nothing else can load a run with a convolution.
 """
@@ -103,6 +104,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--coarse-rate", type=float, default=1.0)
     parser.add_argument("--pool-start", choices=("random", "mean"), default="random")
     parser.add_argument("--branch-init", type=float)
+    parser.add_argument("--branch-scale", type=float, default=1.0)
     parser.add_argument("--embedding-init", type=float)
     return parser
 
@@ -111,8 +113,8 @@ def run(words: list[str]) -> int:
     variant, words = options().parse_known_args(words)
     if variant.taps < 0 or variant.coarse_rate < 0:
         options().error("--taps and --coarse-rate cannot be below 0")
-    if min(variant.embedding_init or 0, variant.branch_init or 0) < 0:
-        options().error("--embedding-init and --branch-init are standard deviations and cannot be below 0")
+    if min(variant.embedding_init or 0, variant.branch_init or 0, variant.branch_scale) < 0:
+        options().error("--embedding-init, --branch-init and --branch-scale cannot be below 0")
 
     def build(*args: Any) -> Any:
         model = build_model(*args)
@@ -121,10 +123,10 @@ def run(words: list[str]) -> int:
         if variant.embedding_init is not None:
             embedding = model.get_input_embeddings().weight
             embedding.data *= variant.embedding_init / embedding.std()
-        if variant.branch_init is not None:
-            for layer in [module for module in model.modules() if isinstance(module, Layer)]:
-                for branch in (layer.o_proj, layer.down_proj):
-                    branch.weight.data *= variant.branch_init / branch.weight.std()
+        for layer in [module for module in model.modules() if isinstance(module, Layer)]:
+            for branch in (layer.o_proj, layer.down_proj):
+                start = variant.branch_init
+                branch.weight.data *= variant.branch_scale if start is None else start / branch.weight.std()
         if variant.pool_start == "mean":
             start_as_mean(model)
         return model
