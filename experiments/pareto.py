@@ -2,9 +2,9 @@
 
     python experiments/pareto.py experiments/families.yaml --runs runs/families --out runs/pareto
 
-Takes the best result of every model in RUNS (see ``run.py``), measures decoding, training and memory of all walks in
-turn with ``foveate bench`` at ``--hidden``, and draws each cost against the bits per byte. A walk on the front, which
-no other beats in both, is marked. Costs that were measured are not measured again.
+Takes the best group of every model in RUNS, by the mean over its seeds (see ``run.py``), measures decoding, training
+and memory of all walks in turn with ``foveate bench`` at ``--hidden``, and draws each cost against the bits per byte. A
+walk on the front, which no other beats in both, is marked. Costs that were measured are not measured again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import matplotlib
@@ -43,6 +44,15 @@ def measure(kind: str, walks: list[str], hidden: int, out: Path) -> dict[str, fl
     key, _, scale = COSTS[kind]
     records = [json.loads(line) for line in file.read_text().splitlines()]
     return {r["walk"]: r[key] * scale if scale else 1e6 / r[key] for r in records}
+
+
+def by_group(results: list[Record], model: str) -> dict[str, list[float]]:
+    """The bits per byte of a model in each group, a number for every seed."""
+    found: dict[str, list[float]] = {}
+    for record in results:
+        if record["model"] == model:
+            found.setdefault(record["group"], []).append(record["bpb"])
+    return found
 
 
 def is_on_front(name: str, bpb: dict[str, float], cost: dict[str, float]) -> bool:
@@ -83,15 +93,15 @@ def main() -> None:
     results = [json.loads(line) for line in (args.runs / "results.jsonl").read_text().splitlines()]
     walks = {name: own["walk"] for name, own in yaml.safe_load(args.experiment.read_text())["models"].items()}
     walks = {name: walk for name, walk in walks.items() if any(r["model"] == name for r in results)}
-    best = {name: min((r for r in results if r["model"] == name), key=lambda r: r["bpb"]) for name in walks}
-    bpb = {name: record["bpb"] for name, record in best.items()}
+    best = {name: min(by_group(results, name).items(), key=lambda item: mean(item[1])) for name in walks}
+    bpb = {name: mean(seeds) for name, (_, seeds) in best.items()}
     by_walk = {kind: measure(kind, list(walks.values()), args.hidden, args.out) for kind in COSTS}
-    costs = {kind: {name: cost[best[name]["walk"]] for name in bpb} for kind, cost in by_walk.items()}
-    heads = ["model", "walk", "best group", "bits per byte", *(COSTS[kind][1] for kind in costs)]
+    costs = {kind: {name: cost[walks[name]] for name in bpb} for kind, cost in by_walk.items()}
+    heads = ["model", "walk", "best group", "seeds", "bits per byte", *(COSTS[kind][1] for kind in costs)]
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    for name, record in sorted(best.items(), key=lambda item: item[1]["bpb"]):
+    for name, (group, seeds) in sorted(best.items(), key=lambda item: bpb[item[0]]):
         cells = [f"{cost[name]:.3g}" + " ★" * is_on_front(name, bpb, cost) for cost in costs.values()]
-        print(f"| {name} | `{record['walk']}` | {record['group']} | {bpb[name]:.4f} | " + " | ".join(cells) + " |")
+        print(f"| {name} | `{walks[name]}` | {group} | {len(seeds)} | {bpb[name]:.4f} | " + " | ".join(cells) + " |")
     print("★: no other walk is better in both the bits per byte and this cost")
     draw(bpb, costs, args.out)
 
