@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
-GRIDS = ("start", "rates", "depth", "families", "choices", "retina")  # experiments of run.py on books
+GRIDS = ("start", "rates", "depth", "families", "equal_time", "choices", "retina")  # experiments of run.py on books
 
 
 def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:

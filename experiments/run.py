@@ -123,6 +123,7 @@ def main() -> None:
                 score = json.loads(foveate("eval", str(run), *flags(plan["eval"]), "--json", program=program))
                 result = {"group": group, "model": model, "walk": settings["walk"], "seed": seed, **score}
                 result |= {"machine": platform.processor() or platform.machine(), "commit": commit()}
+                result["training_s"] = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["elapsed"]
                 with ledger.open("a") as file:
                     file.write(json.dumps(result) + "\n")
     order = {(group, model): place for place, (group, model) in enumerate(product(plan["groups"], plan["models"]))}
