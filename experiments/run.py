@@ -16,6 +16,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,35 @@ def place_data(plan: dict[str, Any], folder: str | None) -> None:
             plan[part][key] = str(Path(folder, plan[part][key]))
 
 
+def cases(plan: dict[str, Any], only: list[str]) -> Iterator[tuple[str, str, int]]:
+    """Group, model and seed of what is to run: of each kind those that ``only`` names, all where it names none."""
+    kinds = (list(plan["groups"]), list(plan["models"]), plan["seeds"])
+    groups, models, seeds = ([name for name in names if str(name) in only] or names for names in kinds)
+    for seed, group, model in product(seeds, groups, models):
+        yield group, model, seed
+
+
+def train_and_score(plan: dict[str, Any], group: str, model: str, seed: int, out: Path) -> dict[str, Any]:
+    """The record of one model; what was trained before is kept, what was interrupted goes on."""
+    run = out / f"{group}-{model}-{seed}".replace(" ", "_")
+    settings = {**plan["train"], **plan["groups"][group], **plan["models"][model], "seed": seed, "out": run}
+    program = settings.pop("program", None)
+    if not (run / "model.safetensors").exists():
+        resume = ["--resume"] if (run / "foveate.yaml").exists() else []
+        foveate("train", *flags(settings), *resume, program=program)
+    score = json.loads(foveate("eval", str(run), *flags(plan["eval"]), "--json", program=program))
+    seconds = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["elapsed"]
+    made_by = {"training_s": seconds, "machine": platform.processor() or platform.machine(), "commit": commit()}
+    return {"group": group, "model": model, "walk": settings["walk"], "seed": seed, **score, **made_by}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", help="folder of the experiment's data (default: the bundled books instead)")
     parser.add_argument("--only", nargs="*", default=[], help="groups, models or seeds to run; default: all")
+    parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     args = parser.parse_args()
     if not args.experiment.is_file():
         parser.error(f"there is no experiment {args.experiment}")
@@ -104,28 +128,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     ledger = args.out / "results.jsonl"
     done = {(r["group"], r["model"], r["seed"]) for r in read(ledger)}
-    chosen = {"group": set(plan["groups"]), "model": set(plan["models"]), "seed": set(map(str, plan["seeds"]))}
-    for kind, names in chosen.items():
-        chosen[kind] = names & set(args.only) or names
-    for seed in plan["seeds"]:
-        for group, shared in plan["groups"].items():
-            for model, own in plan["models"].items():
-                if (group, model, seed) in done or not (
-                    group in chosen["group"] and model in chosen["model"] and str(seed) in chosen["seed"]
-                ):
-                    continue
-                run = args.out / f"{group}-{model}-{seed}".replace(" ", "_")
-                settings = {**plan["train"], **shared, **own, "seed": seed, "out": run}
-                program = settings.pop("program", None)
-                if not (run / "model.safetensors").exists():
-                    resume = ["--resume"] if (run / "foveate.yaml").exists() else []
-                    foveate("train", *flags(settings), *resume, program=program)
-                score = json.loads(foveate("eval", str(run), *flags(plan["eval"]), "--json", program=program))
-                result = {"group": group, "model": model, "walk": settings["walk"], "seed": seed, **score}
-                result |= {"machine": platform.processor() or platform.machine(), "commit": commit()}
-                result["training_s"] = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["elapsed"]
-                with ledger.open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+    for case in [] if args.table else cases(plan, args.only):
+        if case not in done:
+            record = train_and_score(plan, *case, args.out)
+            with ledger.open("a") as file:
+                file.write(json.dumps(record) + "\n")
     order = {(group, model): place for place, (group, model) in enumerate(product(plan["groups"], plan["models"]))}
     print(table(sorted(read(ledger), key=lambda r: order.get((r["group"], r["model"]), len(order)))))
 

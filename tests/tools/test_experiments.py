@@ -79,3 +79,11 @@ def test_every_step_of_reproduce_names_files_that_exist(tmp_path) -> None:
     named = {word for line in lines for word in line.split() if word.startswith("experiments/")}
     assert named
     assert all((EXPERIMENTS.parent / name).exists() for name in named)
+
+
+def test_only_names_groups_models_and_seeds_and_leaves_other_kinds_whole() -> None:
+    cases = program("run").cases
+    plan = {"groups": {"short": {}, "long": {}}, "models": {"plain": {}, "deep": {}}, "seeds": [0, 1]}
+    assert len(list(cases(plan, []))) == 8
+    assert list(cases(plan, ["deep", "1"])) == [("short", "deep", 1), ("long", "deep", 1)]
+    assert list(cases(plan, ["long", "plain", "0"])) == [("long", "plain", 0)]
