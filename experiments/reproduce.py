@@ -51,7 +51,7 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
     runs |= {"plain-1M": "rates/lr-0.008-plain-0", "late30-1M": "rates/lr-0.004-late30-0"}
     runs |= {f"{name}-2M": f"depth/2M-{name}-0" for name in ("plain", "deep26", "late30")}
     runs |= {f"{name}-2M-seed{seed}": f"depth/2M-{name}-{seed}" for name in ("plain", "late30") for seed in (1, 2)}
-    runs["late30-3M"] = "depth/2M-late30_as_long-0"
+    runs |= {"plain-3M": "depth/2M-plain_longer-0", "late30-3M": "depth/2M-late30_as_long-0"}
     models = [word for name, run in runs.items() for word in ("--model", f"{name}={out / run}")]
     found["horizons"] = [program("horizons", HERE / "horizons.yaml", "--out", out / "horizons", *folder, *models)]
     if (data / "enwik8.xz").exists():
