@@ -18,6 +18,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from run import commit
+
 HERE = Path(__file__).parent
 GRIDS = ("start", "rates", "depth", "families", "equal_time", "choices", "retina")  # experiments of run.py on books
 
@@ -67,9 +69,8 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
 
 
 def machine() -> str:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}, {platform.system()} "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit() or 'unknown'}, {platform.system()} "
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
 

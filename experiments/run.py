@@ -35,7 +35,10 @@ def foveate(*words: str, program: str | None = None) -> str:
     """Run a command of foveate, or of a program here that is called alike; its progress goes to standard error."""
     start = ["-m", "foveate"] if program is None else [str(Path(__file__).with_name(program))]
     command = [sys.executable, *start, *words]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"foveate {words[0]} ended with {done.returncode}, see above; what was done stays")
+    return done.stdout
 
 
 def commit() -> str:
@@ -125,8 +128,10 @@ def main() -> None:
     if unknown := sorted(set(args.only) - known):
         parser.error(f"--only: no {', '.join(unknown)} in {args.experiment}; choose of {', '.join(map(str, known))}")
     place_data(plan, args.data)
-    args.out.mkdir(parents=True, exist_ok=True)
     ledger = args.out / "results.jsonl"
+    if args.table and not ledger.exists():
+        parser.error(f"--table: there is no {ledger}; leave it out to train the models first")
+    args.out.mkdir(parents=True, exist_ok=True)
     done = {(r["group"], r["model"], r["seed"]) for r in read(ledger)}
     for case in [] if args.table else cases(plan, args.only):
         if case not in done:

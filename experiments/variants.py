@@ -11,7 +11,7 @@
 --pool-start mean linear pooling starts as the mean of a group, not at random
 --embedding-init X  embeddings start with standard deviation X, whatever the width
 --branch-init X   the last matrices of residual branches start with standard deviation X, whatever the width and depth
---branch-scale X  they start X times as large as they would
+--branch-scale X  they start X times as large as they would, or as --branch-init has them
 
 Nothing else can load a run with a convolution.
 """
@@ -125,8 +125,9 @@ def run(words: list[str]) -> int:
             embedding.data *= variant.embedding_init / embedding.std()
         for layer in [module for module in model.modules() if isinstance(module, Layer)]:
             for branch in (layer.o_proj, layer.down_proj):
-                start = variant.branch_init
-                branch.weight.data *= variant.branch_scale if start is None else start / branch.weight.std()
+                if variant.branch_init is not None:
+                    branch.weight.data *= variant.branch_init / branch.weight.std()
+                branch.weight.data *= variant.branch_scale
         if variant.pool_start == "mean":
             start_as_mean(model)
         return model

@@ -87,3 +87,13 @@ def test_only_names_groups_models_and_seeds_and_leaves_other_kinds_whole() -> No
     assert len(list(cases(plan, []))) == 8
     assert list(cases(plan, ["deep", "1"])) == [("short", "deep", 1), ("long", "deep", 1)]
     assert list(cases(plan, ["long", "plain", "0"])) == [("long", "plain", 0)]
+
+
+def test_a_table_of_nothing_is_one_line(tmp_path) -> None:
+    plan, out = EXPERIMENTS / "start.yaml", tmp_path / "none"
+    command = [sys.executable, EXPERIMENTS / "run.py", plan, "--out", out, "--table"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "there is no" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
