@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,13 @@ from foveate.files import is_disk_full, replacing_folder
 from foveate.hf import remote_code
 from foveate.loading import load, quiet_transformers
 from foveate.train.metrics import read_metrics
-from foveate.train.settings import SETTINGS_FILE, TrainSettings, flag_name, read_settings_file
+from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
 
 REMOTE_FILE = "modeling_foveate.py"
 AUTO_MAP = {
     "AutoConfig": "modeling_foveate.FoveateConfig",
     "AutoModelForCausalLM": "modeling_foveate.FoveateForCausalLM",
 }
-# of the run, not of the model
-UNTOLD = ("out", "save_every", "keep", "log_every", "eval_every", "eval_tokens", "tensorboard", "workers", "device")
 
 
 def export(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
@@ -93,7 +89,7 @@ def model_card(model: Any, run: Path, name: str) -> str:
         "```",
     ]
     if settings is not None:
-        parts.append(f"Trained with\n\n```sh\n{_command(settings)}\n```")
+        parts.append(f"Trained with\n\n```sh\n{settings.command(public=True)}\n```")
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,19 +98,3 @@ def _settings(run: Path) -> TrainSettings | None:
         if (folder / SETTINGS_FILE).is_file():
             return TrainSettings(**read_settings_file(folder / SETTINGS_FILE))
     return None
-
-
-def _command(settings: TrainSettings) -> str:
-    words = ["foveate", "train"]
-    for option in dataclasses.fields(settings):
-        value = getattr(settings, option.name)
-        if value == option.default or option.name in UNTOLD:
-            continue
-        words.append(flag_name(option.name))
-        if option.name in ("data", "valid_data", "tokenizer"):  # where its files were is nobody's business
-            value = [Path(name).name for name in ([value] if isinstance(value, str) else value)]
-        if option.name == "levels":
-            value = [f"{stride}:{','.join(f'{k}={v}' for k, v in shape.items())}" for stride, shape in value.items()]
-        if value is not True:
-            words += map(str, value if isinstance(value, list | tuple) else [value])
-    return shlex.join(words)

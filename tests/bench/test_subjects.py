@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import shlex
 from pathlib import Path
 
 import pytest
 
-from foveate.bench.subjects import Subject, _short_names, _thin, load_subjects, train_command
-from foveate.cli import train as train_cli
+from foveate.bench.subjects import Subject, _short_names, _thin, load_subjects
 from foveate.errors import FoveateError
-from foveate.train.settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -33,32 +28,6 @@ def test_names_are_as_short_as_tells_them_apart(paths, names) -> None:
 def test_a_comparison_takes_two_different_models(given, message) -> None:
     with pytest.raises(FoveateError, match=message):
         load_subjects(given)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        TrainSettings(),
-        TrainSettings(walk="12@1", model="llama", hidden=384, seed=7, schedule="linear", gradient_checkpointing=True),
-        TrainSettings(
-            walk="1@1 2@4 1@1",
-            levels={"4": {"width": 512, "heads": 8}},
-            data=("some text.txt", "more/*.jsonl"),
-            valid_data=("held out.txt",),
-            lr=0.0015,
-            out="runs/it's here",
-        ),
-    ],
-)
-def test_the_command_line_of_a_run_means_its_settings(settings) -> None:
-    parser = argparse.ArgumentParser()
-    train_cli.add_arguments(parser)
-    words = shlex.split(train_command(settings))
-    assert words[:2] == ["foveate", "train"]
-    args = vars(parser.parse_args(words[2:]))
-    names = {option.name for option in dataclasses.fields(TrainSettings)}
-    read = TrainSettings(**{name: value for name, value in args.items() if name in names and value is not None})
-    assert read == settings
 
 
 def test_a_long_curve_is_thinned_but_keeps_its_end() -> None:

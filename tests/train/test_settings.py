@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import argparse
+import shlex
 from dataclasses import fields, replace
 
 import pytest
 
+from foveate.cli import train as train_cli
 from foveate.errors import FoveateError
 from foveate.train.settings import TrainSettings, default_lr, read_settings_file
 
@@ -101,3 +104,43 @@ def test_resuming_may_change_what_does_not_make_it_another_run() -> None:
     assert changed == replace(run, tokens=2_000_000, keep=5)
     with pytest.raises(FoveateError, match="--hidden: the run was started with 256, not 512"):
         run.resumed_with({"hidden": 512})
+
+
+OTHERWISE = TrainSettings(
+    walk="1@1 2@4 1@1",
+    levels={"4": {"width": 512, "heads": 8}},
+    data=("some text.txt", "-more.txt", "hf:owner/name"),
+    valid_data=("held out.txt",),
+    lr=0.0015,
+    gradient_checkpointing=True,
+    keep_best=False,
+    tensorboard=True,
+    out="runs/it's here",
+)
+
+
+def read_command(command: str) -> TrainSettings:
+    words = shlex.split(command)
+    assert words[:2] == ["foveate", "train"]
+    parser = argparse.ArgumentParser()
+    train_cli.add_arguments(parser)
+    names = {option.name for option in fields(TrainSettings)}
+    given = {name: value for name, value in vars(parser.parse_args(words[2:])).items() if name in names}
+    return TrainSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [TrainSettings(), OTHERWISE, TrainSettings(walk="12@1", model="llama", hidden=384, seed=7, schedule="linear")],
+)
+def test_the_command_of_a_run_means_its_settings(settings) -> None:
+    assert read_command(settings.command()) == replace(settings, keep_best=True, tensorboard=False)
+
+
+def test_the_command_told_to_others_has_no_folders() -> None:
+    settings = replace(OTHERWISE, data=("/home/me/some text.txt", "hf:owner/name"), tokenizer="/home/me/tokenizer")
+    command = settings.command(public=True)
+    assert "/home" not in command
+    told = read_command(command)
+    assert (told.data, told.tokenizer) == (("some text.txt", "hf:owner/name"), "tokenizer")
+    assert told.out == TrainSettings.out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from foveate.errors import FoveateError
 from foveate.loading import load, quiet_transformers
 from foveate.train.metrics import read_metrics
-from foveate.train.settings import FREE_ON_RESUME, SETTINGS_FILE, TrainSettings, flag_name, read_settings_file
+from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-UNTOLD = set(FREE_ON_RESUME) - {"out", "parallel", "accumulate", "gradient_checkpointing"}  # makes no other model
 DRAWN_POINTS = 200  # of a curve; more than a plot can show
 
 
@@ -66,7 +64,7 @@ class Subject:
             "trained_tokens": trained[-1]["tokens"] if trained else None,
             "trained_seconds": trained[-1]["elapsed"] if trained else None,
             "settings": None if settings is None else dataclasses.asdict(settings),
-            "command": None if settings is None else train_command(settings),
+            "command": None if settings is None else settings.command(),
         }
 
     def curve(self) -> dict[str, Any] | None:
@@ -119,26 +117,6 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             break
     return names
-
-
-def train_command(settings: TrainSettings) -> str:
-    """The command line that trains a run again: what differs from the defaults, and where it goes."""
-    words = ["foveate", "train"]
-    for option in dataclasses.fields(TrainSettings):
-        value = getattr(settings, option.name)
-        if value == option.default or option.name in UNTOLD:
-            continue
-        flag = flag_name(option.name)
-        if option.name == "levels":
-            shapes = (f"{stride}:{','.join(f'{k}={v}' for k, v in shape.items())}" for stride, shape in value.items())
-            words += [flag, *shapes]
-        elif isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif isinstance(value, tuple):
-            words += [flag, *value]
-        else:
-            words += [flag, str(value)]
-    return shlex.join(words)
 
 
 def _thin(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -39,6 +40,9 @@ FREE_ON_RESUME = (
     "gradient_checkpointing",
 )
 CHANGEABLE_ON_RESUME = ("tokens", "lr", "final_lr", "on_nan")
+# what a command that is told to others leaves out: it makes no other model
+UNTOLD = set(FREE_ON_RESUME) - {"out", "parallel", "accumulate", "gradient_checkpointing"}
+FILES = ("data", "valid_data", "tokenizer")
 
 
 def _count(value: Any) -> int:
@@ -261,6 +265,21 @@ class TrainSettings:
         data, valid_data = (tuple(map(_absolute, names)) for names in (self.data, self.valid_data))
         return replace(self, data=data, valid_data=valid_data, tokenizer=_absolute(self.tokenizer))
 
+    def command(self, *, public: bool = False) -> str:
+        """The command line that trains this model: what differs from the defaults and matters to the model.
+
+        ``public``: for a model card, which tells neither where files were nor where the run went.
+        """
+        words = ["foveate", "train"]
+        for option in fields(self):
+            name, value = option.name, getattr(self, option.name)
+            if value == option.default or name in UNTOLD or (public and name == "out"):
+                continue
+            if public and name in FILES:
+                value = tuple(map(_file_name, value)) if isinstance(value, tuple) else _file_name(value)
+            words += _flag_words(name, value)
+        return shlex.join(words)
+
     def to_yaml(self) -> str:
         import yaml
 
@@ -272,6 +291,22 @@ class TrainSettings:
 
 def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _flag_words(name: str, value: Any) -> list[str]:
+    """A setting as words of a command line that reads it back."""
+    flag = flag_name(name)
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, Mapping):
+        return [
+            flag,
+            *(f"{stride}:{','.join(f'{k}={v}' for k, v in level.items())}" for stride, level in value.items()),
+        ]
+    values = [str(one) for one in (value if isinstance(value, tuple) else [value])]
+    if any(one.startswith("-") for one in values):  # which would be read as a flag
+        return [f"{flag}={one}" for one in values]
+    return [flag, *values]
 
 
 def default_lr(parameters: int) -> float:
@@ -288,6 +323,11 @@ def _absolute(name: str) -> str:
     named = Path(name).expanduser()
     is_path = name != "books" and (named.exists() or any(sign in name for sign in "*?["))
     return str(Path.cwd() / named) if is_path else name
+
+
+def _file_name(name: str) -> str:
+    """A path without its folders; what is no path, such as ``hf:owner/name``, as it is."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def read_settings_file(path: str | os.PathLike[str]) -> dict[str, Any]:
