@@ -166,6 +166,40 @@ def check_take_rows(decoder: Decoder, before: Sequence[int], index: Sequence[int
             assert_same(features[i], whole[before[source] :], EXACT, f"row {i}, once row {source}")
 
 
+def check_append_rows(
+    decoder: Decoder, groups: Sequence[Sequence[int]], after: Schedule, *, recorded: Sequence[int] | None = None
+) -> None:
+    """Caches of any rows, ``groups`` of lengths, joined one after another: each row goes on as it would have alone.
+
+    What is appended stays as it was.
+    """
+    old = [make_rows(decoder, lengths, seed=seed) for seed, lengths in enumerate(groups, 3)]
+    new = make_rows(decoder, np.sum(after, axis=0).tolist(), seed=2)
+    with torch.no_grad():
+        caches = []
+        for rows, slack in zip(old, recorded or [0] * len(old), strict=True):
+            caches.append(decoder.make_cache(len(rows)))
+            caches[-1].record_past(slack)
+            read(decoder, rows, [[len(row) for row in rows]], caches[-1])
+        joined, *others = [copy.deepcopy(cache) for cache in caches]
+        for cache in others:
+            joined.append_rows(cache)
+        held = [row for rows in old for row in rows]
+        features = read(decoder, new, after, joined)
+        for i, (row, more) in enumerate(zip(held, new, strict=True)):
+            assert_same(features[i], decoder(torch.cat((row, more))[None])[0][len(row) :], EXACT, f"joined row {i}")
+        for cache, untouched, rows in zip(others, caches[1:], old[1:], strict=True):
+            some = make_rows(decoder, [5] * len(rows), seed=1)
+            for again, expected in zip(
+                read(decoder, some, [[5] * len(rows)], cache),
+                read(decoder, some, [[5] * len(rows)], untouched),
+                strict=True,
+            ):
+                assert torch.equal(again, expected), "appending changed the cache that was appended"
+        if recorded:
+            joined.remove_last(min(max(recorded), min(map(len, new))))
+
+
 def check_remove_last(
     decoder: Decoder, lengths: Sequence[int], rounds: Sequence[tuple[int, int]], recorded: int | None = None
 ) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from contracts.checks import (
+    check_append_rows,
     check_calls,
     check_causal,
     check_clock,
@@ -89,6 +90,14 @@ def test_take_rows(decoder: Decoder) -> None:
     check_take_rows(decoder, [6, 11, 3], [2, 0, 0, 1], after)
     check_take_rows(decoder, [7, 7, 7], [1, 1, 0, 2], after)
     check_take_rows(decoder, [6, 11, 3], [1], [[1], [5], [1]])
+
+
+def test_append_rows(decoder: Decoder) -> None:
+    length = whole_length(decoder.spec)
+    check_append_rows(decoder, [[7], [7]], [[1, 1], [4, 4], [1, 1]])
+    check_append_rows(decoder, [[length], [3, 0], [length // 2]], [[1, 1, 1, 1], [5, 0, 2, 9], [1, 1, 1, 1]])
+    check_append_rows(decoder, [[0], [length + 70]], [[1, 1], [1, 1], [length, 2]])
+    check_append_rows(decoder, [[9], [length], [2]], [[3, 3, 3]], recorded=[3, 0, 9])
 
 
 @pytest.mark.parametrize("lengths", [[9, 9], [17, 2, 8]])

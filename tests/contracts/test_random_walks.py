@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from contracts.checks import (
     Schedule,
+    check_append_rows,
     check_calls,
     check_causal,
     check_clock,
@@ -102,6 +103,7 @@ def test_cache(spec: HierarchySpec, data: st.DataObject) -> None:
     check_take_rows(decoder, before, index, data.draw(schedules(len(index), 3), label="calls after"))
     check_remove_last(decoder, before, rounds, recorded=data.draw(st.sampled_from([None, 0]), label="recorded"))
     check_copy(decoder, before, data.draw(schedules(3, 3), label="calls after the copy"))
+    check_append_rows(decoder, [before, index], data.draw(schedules(3 + len(index), 3), label="calls after joining"))
     check_rings(decoder, data.draw(schedules(3, 4), label="calls"))
 
 

@@ -120,6 +120,12 @@ def test_reset_forgets() -> None:
         torch.testing.assert_close(decoder(x_BTD, cache), decoder(x_BTD), atol=1e-10, rtol=0)
 
 
+def test_rows_of_another_model_are_not_joined() -> None:
+    decoder, other = (make_decoder(small(walk)) for walk in ("1@1:fovea4,groups=4,scales=2", "1@1:fovea4,groups=4"))
+    with pytest.raises(FoveateError, match="the same model"):
+        decoder.make_cache(1).append_rows(other.make_cache(1))
+
+
 def test_a_cache_of_another_batch_is_refused() -> None:
     decoder = make_decoder(small("1@1"))
     with pytest.raises(FoveateError, match="the cache holds 3 rows and the batch 1"):

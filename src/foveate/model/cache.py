@@ -5,6 +5,7 @@ Shape legend: B batch rows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -141,6 +142,33 @@ class StepCache:
         if np.ndim(self._floor):
             self._floor = cast(np.ndarray, self._floor)[index]
         self.batch = len(index)
+
+    def append_rows(self, other: StepCache) -> None:
+        """The rows of ``other``, a cache of the same decoder, after these, each to go on as it would have alone.
+
+        Rows may have read different numbers of tokens. ``other`` stays as it is.
+
+        Raises:
+            FoveateError: either was left half written, or they are not of the same walk.
+        """
+        if self._unfinished or other._unfinished:
+            raise FoveateError("an earlier call with one of these caches failed and left it half written; begin anew")
+        if [tape.identity for tape in self.tapes] != [tape.identity for tape in other.tapes]:
+            raise FoveateError("rows can only be joined by those of a cache that the same model made")
+        if self.slack != other.slack:
+            self.record_past(other.slack)
+            other = copy.deepcopy(other)
+            other.record_past(self.slack)
+        for tape, more in zip(self.tapes, other.tapes, strict=True):
+            tape.append_rows(more, self.batch, other.batch)
+
+        def joined(own: Count, new: Count) -> Count:
+            return _alike(np.concatenate((np.broadcast_to(own, self.batch), np.broadcast_to(new, other.batch))))
+
+        self.lengths = joined(self.lengths, other.lengths)
+        self._furthest = joined(self._furthest, other._furthest)
+        self._floor = joined(self._floor, other._floor)
+        self.batch += other.batch
 
 
 def _alike(lengths: Any) -> Count:

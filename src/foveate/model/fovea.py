@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class FoveaTape(Tape):
         self.ring = self.layout.fine
         self.mask: Tensor | None = None  # [1, C] of the block that ``mask_block`` names, all rows alike
         self.mask_block = -1
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        return (*super().identity, self.fovea)
 
     @property
     def bounded(self) -> bool:

@@ -221,6 +221,26 @@ class Tape:
             with torch.inference_mode(False), torch.no_grad():
                 self._set(self.data.index_select(2, rows.to(self.data.device)))
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What two tapes share whose rows can stand in one."""
+        return (type(self), self.stride, self.width, self.heads, self.keep, self.layers, self.parts)
+
+    def append_rows(self, other: Tape, batch: int, other_batch: int) -> None:
+        """The rows of ``other``, a tape of the same step, after these; a row keeps its slots."""
+        held = self.data if self.data is not None else other.data
+        if held is None:
+            return
+        capacity = max(self.capacity, other.capacity)
+        data = allocate(
+            (self.layers, self.parts, batch + other_batch, self.heads, capacity, self.width), held.dtype, held.device
+        )
+        for tape, rows in ((self, slice(0, batch)), (other, slice(batch, None))):
+            if tape.data is not None:
+                data[:, :, rows, :, : tape.capacity] = tape.data
+        self._set(data)
+        self.shortened()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Tape:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
