@@ -31,7 +31,7 @@ def model() -> LlamaForCausalLM:
 
 @pytest.mark.parametrize("context", [1, 16, 64])
 def test_the_windows_add_up_to_the_evaluation(model, tokenizer, context, monkeypatch) -> None:
-    monkeypatch.setattr("foveate.bench.paired.TOKENS_PER_BATCH", 3 * context)
+    monkeypatch.setattr("foveate.scoring.TOKENS_PER_BATCH", 3 * context)
     told: list[int] = []
     scores = score(model, tokenizer, TEXTS, context=context, advance=told.append)
     expected = evaluate(model, tokenizer, TEXTS, context=context, progress=False)

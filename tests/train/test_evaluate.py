@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from foveate.errors import FoveateError
-from foveate.train import memory
+from foveate.scoring import IGNORED, document_windows
 from foveate.train.documents import Document, as_documents, cut
-from foveate.train.evaluate import IGNORED, batches, document_windows, evaluate
+from foveate.train.evaluate import batches, evaluate
 
 TEXTS = ["A short one.", "x", "The naïve cat — 東京 — sat on the mat, and sat, and sat. " * 5, "", "No. " * 40]
 
@@ -108,7 +108,7 @@ def test_special_tokens_spelled_out_are_text(llama, tokenizer) -> None:
 
 
 def test_a_batch_beyond_memory_is_refused_before_it_is_tried(llama, tokenizer, monkeypatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda device: 16 * 257 * 4 * 3)
+    monkeypatch.setattr("foveate.scoring.free_memory", lambda device: 16 * 257 * 4 * 3)
     assert evaluate(llama, tokenizer, TEXTS, context=16, batch=3).tokens
     with pytest.raises(FoveateError, match=r"scoring 4 windows at once would take over .*choose a smaller --batch"):
         evaluate(llama, tokenizer, TEXTS, context=16, batch=4)

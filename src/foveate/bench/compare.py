@@ -20,8 +20,8 @@ from foveate.bench.subjects import Subject
 from foveate.bench.train import time_training
 from foveate.data.documents import read_documents
 from foveate.data.split import split_documents
+from foveate.devices import pick_dtype
 from foveate.errors import FoveateError
-from foveate.train.build import pick_dtype
 from foveate.train.sample import sample
 from foveate.train.settings import TrainSettings
 

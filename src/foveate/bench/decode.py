@@ -18,11 +18,11 @@ from torch import Tensor
 from foveate.bench.engines import Engine, NotPossibleError
 from foveate.bench.peers import Contender, contender
 from foveate.bench.profile import profile_tokens
-from foveate.bench.repeats import ratio, spread
 from foveate.bench.roofline import Bandwidth, firings, synchronize
 from foveate.bench.room import has_room
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
+from foveate.stats import ratio_by_turn, spread
 
 READ_FLOPS = 3e12  # a context that takes more to read is filled with random numbers: the time per token is the same
 WARM_UP = 64  # tokens
@@ -193,10 +193,10 @@ class _Subject:
         roofline = over = None
         if read_bytes is not None:
             roofs = [read_bytes / bandwidth for bandwidth in bandwidths]
-            roofline, over = 1e3 * read_bytes / spread(bandwidths).median, ratio(self.seconds, roofs).median
+            roofline, over = 1e3 * read_bytes / spread(bandwidths).median, ratio_by_turn(self.seconds, roofs).median
         seconds, relation = spread(self.seconds), None
         if reference is not None:
-            relation = ratio(self.seconds, reference.seconds)
+            relation = ratio_by_turn(self.seconds, reference.seconds)
         return DecodeTime(
             name=self.name,
             walk=self.walk,

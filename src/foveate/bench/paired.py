@@ -12,30 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.nn.functional import cross_entropy
 
 from foveate.data.encode import encode_documents
 from foveate.errors import FoveateError
-from foveate.train.evaluate import (
-    IGNORED,
-    LOGITS_PER_BATCH,
-    LOGITS_PER_CHUNK,
-    TOKENS_PER_BATCH,
-    Evaluation,
-    check_context,
-    check_ids,
-    document_windows,
-    prefix_id,
-)
+from foveate.scoring import IGNORED, Scorer, check_context, check_ids, document_windows, pad_rows
+from foveate.stats import ENOUGH_DOCUMENTS, FEWEST_UNITS, intervals, resampled_sums
+from foveate.train.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-ENOUGH_DOCUMENTS = 30  # to resample whole documents; of fewer, their windows
-FEWEST_UNITS = 5
-RESAMPLES = 10_000
-RESAMPLED_AT_ONCE = 1 << 22  # counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +36,8 @@ class Scores:
 
     @property
     def evaluation(self) -> Evaluation:
-        nats, tokens, text_bytes = self.nats.sum(), int(self.tokens.sum()), int(self.text_bytes.sum())
-        return Evaluation(
-            bpb=nats / math.log(2) / text_bytes,
-            perplexity=math.exp(min(nats / tokens, 700.0)),
-            nll_per_token=nats / tokens,
-            tokens=tokens,
-            bytes=text_bytes,
-            context=self.context,
-        )
+        tokens, text_bytes = int(self.tokens.sum()), int(self.text_bytes.sum())
+        return Evaluation.of(self.nats.sum(), tokens=tokens, text_bytes=text_bytes, context=self.context)
 
 
 def score(
@@ -79,7 +57,7 @@ def score(
         FoveateError: context out of range, a token id outside the vocabulary, or nothing to score.
     """
     check_context(model, context)
-    prefix = prefix_id(tokenizer)
+    scorer = Scorer(model, tokenizer)
     windows: list[tuple[np.ndarray, np.ndarray]] = []  # inputs [T] and targets [T]
     document_of: list[int] = []
     digest = hashlib.blake2b()
@@ -87,21 +65,21 @@ def score(
         check_ids(ids, f"document {document + 1}", model)
         ids_N = ids.astype(np.int64)
         digest.update(ids_N.tobytes() + b"|")
-        for inputs_BT, targets_BT in document_windows(ids_N, prefix, context):
+        for inputs_BT, targets_BT in document_windows(ids_N, scorer.prefix, context):
             windows += zip(inputs_BT, targets_BT, strict=True)
             document_of += [document] * len(inputs_BT)
     if not windows:
         raise FoveateError("there is no text to score: the data holds only empty documents")
-    vocabulary: int = model.config.get_text_config().vocab_size
-    rows = max(1, min(TOKENS_PER_BATCH // context, LOGITS_PER_BATCH // (context * vocabulary)))
+    rows = scorer.rows(context)
     tokens_W = np.array([(targets_T != IGNORED).sum() for _, targets_T in windows])
     nats_W = np.empty(len(windows))
     by_length = np.argsort([-len(inputs_T) for inputs_T, _ in windows], kind="stable")
-    with torch.inference_mode():
+    with scorer.ready():
         for start in range(0, len(windows), rows):
             batch = by_length[start : start + rows]
-            nats_W[batch] = _nats(model, *_pad([windows[w] for w in batch], prefix))
-            advance(int(tokens_W[batch].sum()))
+            nats = scorer.nats(*pad_rows([windows[w] for w in batch], scorer.prefix))
+            nats_W[batch] = np.add.reduceat(nats, np.cumsum([0, *tokens_W[batch[:-1]]]))
+            advance(len(nats))
     return Scores(
         context=context,
         nats=nats_W,
@@ -110,32 +88,6 @@ def score(
         text_bytes=np.array([len(text.encode()) for text in texts]),
         ids_digest=digest.hexdigest(),
     )
-
-
-def _pad(windows: list[tuple[np.ndarray, np.ndarray]], prefix: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows as one batch, padded on the right, where a causal model does not look."""
-    T = max(len(inputs_T) for inputs_T, _ in windows)
-    inputs_BT = np.full((len(windows), T), prefix)
-    targets_BT = np.full((len(windows), T), IGNORED)
-    for row, (inputs_T, targets_T) in enumerate(windows):
-        inputs_BT[row, : len(inputs_T)] = inputs_T
-        targets_BT[row, : len(targets_T)] = targets_T
-    return inputs_BT, targets_BT
-
-
-def _nats(model: PreTrainedModel, inputs_BT: np.ndarray, targets_BT: np.ndarray) -> list[float]:
-    """Of each window the negative log-likelihood in nats, summed in double precision."""
-    logits_BTV = model(input_ids=torch.from_numpy(inputs_BT).to(model.device), use_cache=False).logits
-    targets = torch.from_numpy(targets_BT).to(model.device)
-    chunk = max(1, LOGITS_PER_CHUNK // logits_BTV.shape[2])
-    nats = []
-    for logits_TV, targets_T in zip(logits_BTV, targets, strict=True):
-        losses = [
-            cross_entropy(some_logits.float(), some, reduction="none", ignore_index=IGNORED).cpu().double().sum()
-            for some_logits, some in zip(logits_TV.split(chunk), targets_T.split(chunk), strict=True)
-        ]
-        nats.append(sum(loss.item() for loss in losses))
-    return nats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +125,11 @@ def difference(a: Scores, b: Scores, *, name: str, against: str, seed: int = 0) 
         per_document = [np.bincount(scores.document, scores.nats, documents) for scores in (a, b)]
         unit, nats_U, size_U = "document", per_document[0] - per_document[1], a.text_bytes
     bits_U = nats_U / math.log(2)
-    # a resample's difference per unit of size, in which all of the text has total bytes
-    scale = size_U.sum() / total
     low = high = None
     if len(bits_U) >= FEWEST_UNITS:
-        low, high = np.quantile(_resampled_ratios(bits_U, size_U, seed) * scale, [0.025, 0.975]).tolist()
+        bits_R, size_R = resampled_sums(np.stack([bits_U, size_U], 1), seed=seed).T
+        # a resample's difference per unit of size, in which all of the text has total bytes
+        low, high = map(float, intervals(bits_R / size_R * (size_U.sum() / total)))
     return Difference(
         name=name,
         against=against,
@@ -187,15 +139,3 @@ def difference(a: Scores, b: Scores, *, name: str, against: str, seed: int = 0) 
         unit=unit,
         units=len(bits_U),
     )
-
-
-def _resampled_ratios(bits_U: np.ndarray, size_U: np.ndarray, seed: int) -> np.ndarray:
-    """Bits over size in each of many resamples of the units."""
-    draw = np.random.default_rng(seed)
-    units = len(bits_U)
-    at_once = max(1, RESAMPLED_AT_ONCE // units)
-    ratios = []
-    for start in range(0, RESAMPLES, at_once):
-        drawn = draw.integers(units, size=(min(at_once, RESAMPLES - start), units))
-        ratios.append(bits_U[drawn].sum(1) / size_U[drawn].sum(1))
-    return np.concatenate(ratios)

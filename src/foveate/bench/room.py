@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from foveate.train.memory import free_memory
+from foveate.devices import free_memory
 
 USABLE = 0.9  # of what is free
 

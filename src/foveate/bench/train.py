@@ -12,11 +12,11 @@ import torch
 
 from foveate.bench.peer_models import PeerModel
 from foveate.bench.peers import Contender, contender
-from foveate.bench.repeats import ratio, spread
 from foveate.bench.roofline import MatmulPeak, synchronize
 from foveate.bench.room import has_room
 from foveate.cost import FP32, FP32_COPIES, Load, predict
 from foveate.errors import FoveateError
+from foveate.stats import ratio_by_turn, spread
 
 WARM_UP = 2  # steps; the first one also takes the memory
 
@@ -85,7 +85,7 @@ class _Subject:
         rates = [batch * context / seconds for seconds in self.seconds]
         rate, relation = spread(rates), None
         if reference is not None:
-            relation = ratio(reference.seconds, self.seconds)
+            relation = ratio_by_turn(reference.seconds, self.seconds)
         peak, flops = spread(peaks).median if peaks else None, self._flops_per_token()
         return TrainSpeed(
             name=self.name,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.cli.shape import add_shape_arguments
+from foveate.devices import DTYPES
 from foveate.errors import FoveateError
 from foveate.shape import config_values
 from foveate.values import count, length
@@ -25,7 +26,6 @@ EXAMPLES = """examples:
   foveate bench memory --walk 14@1 --walk "0@1 14@16 8@4 8@1" --hidden 512 --context 512
   foveate bench train --walk 12@1 --walk "2@1 8@4 2@1" --peer llama --hidden 512 --json"""
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 TRAIN_DTYPES = ("fp32", "bf16", "float32", "bfloat16")
 TABLE_WIDTH = 200  # where no terminal says how wide it is
 
@@ -106,7 +106,7 @@ def _add_plot(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from foveate.loading import pick_device
+    from foveate.devices import pick_device
 
     if not args.walk:
         raise FoveateError("--walk is missing; write for example --walk '2@1 8@4 2@1' or --walk 6@1:fovea")

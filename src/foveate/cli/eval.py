@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from foveate.loading.decoding import load_for_decoding
-    from foveate.train.evaluate import check_context, evaluate
+    from foveate.scoring import check_context
+    from foveate.train.evaluate import evaluate
 
     settings = _run_settings(Path(args.model))
     if args.tasks and args.data:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.cli.shape import add_shape_arguments
 from foveate.cost import DTYPE_BYTES, Cost, Load, Part, predict
+from foveate.devices import DTYPES
 from foveate.errors import FoveateError
 from foveate.loading import model_folder
 from foveate.report.units import data_size, quantity
@@ -28,7 +29,6 @@ EXAMPLES = """examples:
   foveate info --walk "0@1 14@16 8@4 8@1" --levels 16:width=768,heads=12 --dtype bfloat16 --json
   foveate info runs/demo"""
 
-DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DEFAULT_VOCAB = 4096
 DEFAULT_CONTEXT = 1024
 PICTURE_WIDTH = 64
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--batch", type=count, default=1, metavar="N", help="sequences at once (default: 1)")
     load.add_argument(
         "--dtype",
-        choices=(*DTYPE_BYTES, *DTYPE_NAMES),
+        choices=(*DTYPE_BYTES, *DTYPES),
         default="float32",
         help="of weights and cache; a 16-bit one means training under autocast (default: float32)",
     )
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         context=args.context or config.get("max_position_embeddings") or DEFAULT_CONTEXT,
         vocab_size=args.vocab or config.get("vocab_size") or DEFAULT_VOCAB,
         batch=args.batch,
-        dtype=DTYPE_NAMES.get(args.dtype, args.dtype),
+        dtype=DTYPES.get(args.dtype, args.dtype),
         tied=config.get("tie_word_embeddings", True),
     )
     cost = predict(spec, load)

@@ -79,10 +79,9 @@ def run(args: argparse.Namespace) -> None:
 
     # torch and transformers take seconds to import: after what can be said without them
     from foveate.bench.subjects import load_subjects
-    from foveate.loading import read_dtype
+    from foveate.devices import pick_dtype, read_dtype
     from foveate.probes.rare_words import DECADES, probe_rare
     from foveate.probes.word_loss import Reader
-    from foveate.train.build import pick_dtype
 
     subjects = load_subjects([args.model_a, args.model_b], device=args.device)
     dtype = pick_dtype(args.dtype, subjects[0].model.device)

@@ -108,9 +108,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from foveate.data.documents import read_documents
-    from foveate.loading import load, pick_device
+    from foveate.devices import pick_device, pick_dtype
+    from foveate.loading import load
     from foveate.probes.plan import ShufflePlan
-    from foveate.probes.scoring import fast_dtype
     from foveate.probes.sequences import split_at
     from foveate.probes.shuffle import probe_shuffle
     from foveate.report.files import check_folder
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(args.out) if args.out else None
     if folder is not None:
         check_folder(folder)
-    dtype = fast_dtype(pick_device(args.device)) if args.dtype == "auto" else args.dtype
+    dtype = pick_dtype(args.dtype, pick_device(args.device))
     model, tokenizer = load(args.model, device=args.device, dtype=dtype)
     result = probe_shuffle(model, tokenizer, texts, plan, batch=args.batch, folder=folder)
     if result.available < plan.sequences:

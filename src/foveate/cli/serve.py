@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from foveate import serve
     from foveate.loading.decoding import load_for_decoding
-    from foveate.train.evaluate import position_limit
+    from foveate.scoring import position_limit
 
     model, tokenizer = load_for_decoding(args.model, device=args.device, dtype=args.dtype)
     name = args.name or Path(args.model).resolve().name

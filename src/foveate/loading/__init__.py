@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.devices import pick_device, read_dtype
 from foveate.errors import FoveateError, first_line, shown
 from foveate.limits import check_counts, read_json
 from foveate.loading.hub import fetch_model, is_hub_name
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["load", "model_folder", "pick_device", "quiet_transformers"]
 
 SETTINGS_FILE = "foveate.yaml"  # of a run, as train writes it
-
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def load(
@@ -186,38 +185,6 @@ def _load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedToken
     except Exception as error:  # of which kind depends on where the file is damaged
         raise FoveateError(f"{path} cannot be loaded: {first_line(error)}") from None
     return model, tokenizer
-
-
-def read_dtype(dtype: str | torch.dtype | None) -> Any:
-    """``fp32``, ``bfloat16``, ``torch.float16``, ... as a torch dtype; ``auto`` stays."""
-    import torch
-
-    if dtype is None:
-        return torch.float32
-    if isinstance(dtype, str) and dtype != "auto":
-        found = getattr(torch, DTYPES.get(dtype, dtype), None)
-        if not isinstance(found, torch.dtype) or not found.is_floating_point:
-            raise FoveateError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
-        return found
-    return dtype
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """The device of that name; ``auto`` is a GPU if there is one."""
-    import torch
-
-    if str(device) == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise FoveateError(f"--device {device}: there is no such device; write auto, cpu, cuda or mps") from None
-    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
-        found.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise FoveateError(f"--device {device}: this machine, or this build of torch, has none; write cpu or auto")
-    return found
 
 
 @contextlib.contextmanager

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foveate.probes.bootstrap import resampled_sums
+from foveate.stats import INTERVAL, intervals, resampled_sums
 
-RESAMPLES = 2000
-LEVEL = (2.5, 97.5)  # percentiles of an interval
+RESAMPLES = 2000  # of whole curves: ten thousand would take a gigabyte for a sweep
 SMALLEST_NATS = 1e-3  # a tolerance is at least this: half precision alone is as far from nothing
 BINS_PER_OCTAVE = 3
 LEAST_DOCUMENTS = 10  # fewer say too little about other documents
@@ -91,7 +90,7 @@ class Resampled:
 
     def band(self) -> Band:
         """The curve with an interval at each distance."""
-        low, high = np.percentile(self.samples, LEVEL, axis=0)
+        low, high = intervals(self.samples)
         return Band(distance=np.arange(1, len(self.mean) + 1), mean=self.mean, low=low, high=high)
 
     def binned(self) -> Band:
@@ -104,7 +103,7 @@ class Resampled:
         def bins(values: np.ndarray) -> np.ndarray:
             return np.add.reduceat(values, edges[:-1] - 1, axis=-1) / np.diff(edges)
 
-        low, high = np.percentile(bins(self.samples), LEVEL, axis=0)
+        low, high = intervals(bins(self.samples))
         middle = np.sqrt(edges[:-1] * (edges[1:] - 1))
         return Band(distance=middle, mean=bins(self.mean), low=low, high=high)
 
@@ -128,8 +127,8 @@ def horizon(curve: Resampled, *, share: float, near: int) -> Horizon:
     level = tolerance(curve.mean[None], share, near)
     tokens = int(reach(curve.mean[None], level)[0])
     found_R = reach(curve.samples, tolerance(curve.samples, share, near))
-    low, high = np.percentile(found_R, LEVEL, method="nearest")
-    if np.percentile(curve.samples[:, :near].mean(1), LEVEL[0]) <= SMALLEST_NATS:
+    low, high = np.quantile(found_R, INTERVAL, method="nearest")
+    if np.quantile(curve.samples[:, :near].mean(1), INTERVAL[0]) <= SMALLEST_NATS:
         tokens = low = 0
     return Horizon(
         tokens=tokens, low=int(low), high=int(high), tolerance_nats=float(level[0]), farthest=len(curve.mean)
@@ -139,7 +138,7 @@ def horizon(curve: Resampled, *, share: float, near: int) -> Horizon:
 def share_of(part: Resampled, whole: Resampled) -> Share | None:
     """The sum of one curve over that of another; None where the other is not surely positive."""
     wholes_R = whole.samples.sum(1)
-    if np.percentile(wholes_R, LEVEL[0]) <= SMALLEST_NATS:
+    if np.quantile(wholes_R, INTERVAL[0]) <= SMALLEST_NATS:
         return None
-    low, high = np.percentile(part.samples.sum(1) / wholes_R, LEVEL)
+    low, high = intervals(part.samples.sum(1) / wholes_R)
     return Share(value=float(part.mean.sum() / whole.mean.sum()), low=float(low), high=float(high))

@@ -15,16 +15,14 @@ from typing import Any
 import numpy as np
 
 from foveate.errors import FoveateError
-from foveate.probes.bootstrap import intervals, resampled_sums
 from foveate.probes.gains import Gain, largest_gains
 from foveate.probes.word_loss import BETWEEN_WORDS, SEVERAL_WORDS, Reader, WordLosses, word_losses
 from foveate.probes.words import TrainingCounts, count_words, vocabulary_of
 from foveate.progress import byte_progress
+from foveate.stats import ENOUGH_DOCUMENTS, FEWEST_UNITS, intervals, resampled_sums
 
 DECADES = (1, 10, 100, 1_000, 10_000)
 DISTANCES = (16, 64, 256)  # words back, to the nearest of which an occurrence is told apart
-ENOUGH_DOCUMENTS = 30  # to resample whole documents; of fewer, their windows
-FEWEST_UNITS = 5  # for an interval
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,11 @@ import numpy as np
 from foveate.data.encode import encode_documents
 from foveate.probes.curves import ShuffleResult, summarize
 from foveate.probes.plan import ShufflePlan, Treatment
-from foveate.probes.scoring import Scorer
 from foveate.probes.sequences import Sequences, cut_sequences, foreign_text
 from foveate.probes.store import Losses, model_digest
 from foveate.probes.treatments import Unit, permute
 from foveate.progress import token_progress
+from foveate.scoring import Scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,7 +58,7 @@ def probe_shuffle(
     scorer = Scorer(model, tokenizer, batch=batch)
     documents = [ids for _, ids in encode_documents(tokenizer, texts)]
     sequences = cut_sequences(documents, plan.context, plan.sequences, plan.seed)
-    scorer.check(sequences.ids)
+    scorer.check(sequences.ids, "the text", plan.context)
     contexts = {
         treatment.name: treated_context(treatment, sequences, documents, tokenizer, plan.seed)
         for treatment in plan.treatments()
@@ -107,28 +107,24 @@ def _score(
     identity = {**measured, "text": sequences.digest, "model": model_digest(model) if folder else ""}
     kept = Losses(shapes, _as_json(identity), folder)
     tokens_each = T + sum(t.permutations * (contexts[t.name].shape[2] + T - t.boundary) for t in treatments)
-    at_once = scorer.rows_at_once(T)
-    was_training = getattr(model, "training", False)
-    if was_training:
-        model.eval()
-    try:
-        with token_progress("probing", N * tokens_each, show=progress) as advance, contextlib.ExitStack() as at_end:
-            at_end.callback(kept.save)  # also what an interruption leaves
-            advance(kept.done * tokens_each)
-            for start in range(kept.done, N, at_once):
-                rows = slice(start, min(start + at_once, N))
-                found = {"original": scorer(ids_NT[rows], T - first)}
-                advance(len(found["original"]) * T)
-                for treatment in treatments:
-                    D = T - treatment.boundary
-                    treated = _join(contexts[treatment.name][rows], ids_NT[rows, treatment.boundary :])
-                    losses = scorer(treated, D)
-                    found[treatment.name] = losses.reshape(-1, treatment.permutations, D)
-                    advance(treated.size)
-                kept.add(found)
-    finally:
-        if was_training:
-            model.train()
+    at_once = scorer.rows(T)
+    with (
+        scorer.ready(),
+        token_progress("probing", N * tokens_each, show=progress) as advance,
+        contextlib.ExitStack() as at_end,
+    ):
+        at_end.callback(kept.save)  # also what an interruption leaves
+        advance(kept.done * tokens_each)
+        for start in range(kept.done, N, at_once):
+            rows = slice(start, min(start + at_once, N))
+            found = {"original": scorer.last(ids_NT[rows], T - first)}
+            advance(len(found["original"]) * T)
+            for treatment in treatments:
+                D = T - treatment.boundary
+                treated = _join(contexts[treatment.name][rows], ids_NT[rows, treatment.boundary :])
+                found[treatment.name] = scorer.last(treated, D).reshape(-1, treatment.permutations, D)
+                advance(treated.size)
+            kept.add(found)
     return kept.arrays
 
 

@@ -12,22 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from foveate.errors import FoveateError
 from foveate.probes.items import Items, Tokens, Window, find_tokens, shared_items, windows
 from foveate.probes.words import fold, segment
 from foveate.progress import token_progress
-from foveate.train.evaluate import (
-    IGNORED,
-    LOGITS_PER_BATCH,
-    TOKENS_PER_BATCH,
-    check_ids,
-    position_limit,
-    prefix_id,
-    token_nll,
-)
-from foveate.train.memory import check_scoring_memory
+from foveate.scoring import Scorer, check_ids, pad_rows, position_limit, shifted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -202,8 +192,8 @@ def _item_nats(
     model: int, reader: Reader, prepared: Sequence[_Prepared], context: int, batch: int | None, progress: bool
 ) -> np.ndarray:
     """The loss of every scored item under one model, in nats: float64 [I]."""
-    prefix = prefix_id(reader.tokenizer)
-    check_ids([prefix], f"{reader.name}: the mark that begins a document", reader.model)
+    scorer = Scorer(reader.model, reader.tokenizer, batch=batch)
+    check_ids([scorer.prefix], f"{reader.name}: the mark that begins a document", reader.model)
     losses = [np.zeros(len(text.tokenized[model].ids)) for text in prepared]
     jobs = []
     for text, losses_N in zip(prepared, losses, strict=True):
@@ -213,7 +203,7 @@ def _item_nats(
             if scored < end:
                 ids = text.tokenized[model].ids[start:end]
                 jobs.append(_Job(ids=ids, read=scored - start, losses=losses_N[scored:end]))
-    _score(reader, jobs, prefix, context, batch, progress)
+    _score(reader.name, scorer, jobs, scorer.rows(context), progress)
     nats = []
     for text, losses_N in zip(prepared, losses, strict=True):
         total = np.concatenate([[0.0], np.cumsum(losses_N)])
@@ -222,33 +212,13 @@ def _item_nats(
     return np.concatenate(nats)
 
 
-def _score(reader: Reader, jobs: list[_Job], prefix: int, context: int, batch: int | None, progress: bool) -> None:
-    vocabulary: int = reader.model.config.get_text_config().vocab_size
-    rows = batch or max(1, min(TOKENS_PER_BATCH // context, LOGITS_PER_BATCH // (context * vocabulary)))
+def _score(name: str, scorer: Scorer, jobs: list[_Job], rows: int, progress: bool) -> None:
     jobs = sorted(jobs, key=lambda job: -len(job.ids))  # the longest first: what does not fit is heard of at once
-    was_training = reader.model.training
-    reader.model.eval()
-    shown = token_progress(f"{reader.name}: reading", sum(len(job.ids) for job in jobs), show=progress)
-    try:
-        with torch.inference_mode(), shown as advance:
-            for first in range(0, len(jobs), rows):
-                some = jobs[first : first + rows]
-                inputs_BT, targets_BT = _batch(some, prefix)
-                check_scoring_memory(len(some), inputs_BT.shape[1], vocabulary, reader.model.device)
-                found = token_nll(reader.model, inputs_BT, targets_BT)
-                for job in some:
-                    job.losses[:], found = np.split(found, [len(job.losses)])
-                advance(sum(len(job.ids) for job in some))
-    finally:
-        reader.model.train(was_training)
-
-
-def _batch(jobs: Sequence[_Job], prefix: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets, padded on the right, where a causal model does not look."""
-    T = max(len(job.ids) for job in jobs)
-    inputs_BT = np.full((len(jobs), T), prefix)
-    targets_BT = np.full((len(jobs), T), IGNORED)
-    for row, job in enumerate(jobs):
-        inputs_BT[row, 1 : len(job.ids)] = job.ids[:-1]
-        targets_BT[row, job.read : len(job.ids)] = job.ids[job.read :]
-    return inputs_BT, targets_BT
+    shown = token_progress(f"{name}: reading", sum(len(job.ids) for job in jobs), show=progress)
+    with scorer.ready(), shown as advance:
+        for first in range(0, len(jobs), rows):
+            some = jobs[first : first + rows]
+            found = scorer.nats(*pad_rows([shifted(job.ids, job.read, scorer.prefix) for job in some], scorer.prefix))
+            for job in some:
+                job.losses[:], found = np.split(found, [len(job.losses)])
+            advance(sum(len(job.ids) for job in some))

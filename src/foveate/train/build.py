@@ -68,18 +68,3 @@ def decayed_parameters(model: nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and id(module.weight) not in embeddings
     ]
-
-
-def pick_dtype(dtype: str, device: torch.device) -> str:
-    """``fp32`` or ``bf16``: ``auto`` takes bf16 where the hardware multiplies in it, which is where it pays.
-
-    These are GPUs that have bf16 themselves, and CPUs with AMX or AVX-512 bf16 instructions: there a training step was
-    1.8 to 2.7 times as fast, the more so the wider the model (64 to 512).
-    """
-    if dtype != "auto":
-        return dtype
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu":
-        return "bf16" if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported() else "fp32"
-    return "fp32"

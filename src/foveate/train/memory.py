@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from foveate import limits
 from foveate.cost import Load, predict
+from foveate.devices import free_memory
 from foveate.errors import FoveateError
 from foveate.train.settings import TrainSettings
 
@@ -39,23 +39,3 @@ def check_training_memory(
             f"choose a smaller --batch than {settings.batch}, a larger --accumulate than {settings.accumulate}, "
             f"a shorter --context, or a smaller model"
         )
-
-
-def check_scoring_memory(windows: int, context: int, vocabulary: int, device: torch.device) -> None:
-    """Raise a ``FoveateError`` if the logits alone of a batch of windows are more than there is memory."""
-    needed = windows * context * vocabulary * 4
-    free = free_memory(device)
-    if needed > free:
-        raise FoveateError(
-            f"scoring {windows:,} windows at once would take over {needed / 2**30:,.1f} GiB of memory, of which "
-            f"{free / 2**30:,.1f} GiB are free; choose a smaller --batch, or leave it out"
-        )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device, as far as the system tells."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return limits.free_memory()

@@ -18,10 +18,11 @@ from foveate.data.documents import fingerprint
 from foveate.data.split import split_documents
 from foveate.data.stream import BlockStream
 from foveate.data.tokenizer import SAMPLE_CHARACTERS, load_tokenizer, make_tokenizer, vocabulary_size
+from foveate.devices import pick_device, pick_dtype
 from foveate.errors import FoveateError
 from foveate.files import is_disk_full, write_atomically
-from foveate.loading import pick_device, quiet_transformers
-from foveate.train.build import build_model, count_parameters, pick_dtype
+from foveate.loading import quiet_transformers
+from foveate.train.build import build_model, count_parameters
 from foveate.train.checkpoint import FORMAT, Checkpoint, Checkpoints
 from foveate.train.display import Display
 from foveate.train.distributed import World, joined

@@ -13,7 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 from foveate.data.encode import encode_documents
 from foveate.errors import FoveateError
 from foveate.hf.stream import stream
-from foveate.train.evaluate import check_ids, position_limit, prefix_id
+from foveate.scoring import check_ids, position_limit, prefix_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -1,13 +1,20 @@
-"""Bootstrap resampling of sums, many at once.
+"""What measurements come to: bootstrap intervals over units of text, and medians of repeats taken in turn.
 
 Legend: U units (such as documents), K things summed, R resamples.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 RESAMPLES = 10_000
+INTERVAL = (0.025, 0.975)  # the quantiles between which 95% lie
+ENOUGH_DOCUMENTS = 30  # to resample whole documents; of fewer, their windows
+FEWEST_UNITS = 5  # for an interval
 DRAWN_AT_ONCE = 1 << 22
 
 
@@ -28,5 +35,22 @@ def resampled_sums(values_UK: np.ndarray, *, seed: int, resamples: int = RESAMPL
 
 def intervals(samples_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 2.5% and the 97.5% quantile of each column, over the resamples in which it is a number."""
-    low_K, high_K = np.nanquantile(samples_RK, [0.025, 0.975], axis=0)
+    low_K, high_K = np.nanquantile(samples_RK, INTERVAL, axis=0)
     return low_K, high_K
+
+
+class Spread(NamedTuple):
+    """Median, smallest and largest of some measurements."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratio_by_turn(values: Sequence[float], reference: Sequence[float]) -> Spread:
+    """Of ``values`` to ``reference``, turn by turn: a machine's speed drifts, for what is measured in a turn alike."""
+    return spread([value / other for value, other in zip(values, reference, strict=True)])

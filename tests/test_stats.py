@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foveate.probes import bootstrap
-from foveate.probes.bootstrap import intervals, resampled_sums
+from foveate import stats
+from foveate.stats import intervals, resampled_sums
 
 
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 22])
 def test_sums_are_of_units_drawn_with_replacement(monkeypatch, at_once) -> None:
-    monkeypatch.setattr(bootstrap, "DRAWN_AT_ONCE", at_once)
+    monkeypatch.setattr(stats, "DRAWN_AT_ONCE", at_once)
     values = np.random.default_rng(1).normal(size=(7, 3))
     sums = resampled_sums(values, seed=5, resamples=20)
     draw = np.random.default_rng(5)
