@@ -87,7 +87,7 @@ def key_of(fault: Fault, root: Path) -> str:
 
 
 class Outcomes:
-    """What was found of each fault. What survived counts until its tests change, what was killed until its file does."""
+    """Found so far: what survived counts until its tests change, what was killed until its file does."""
 
     def __init__(self) -> None:
         OUTCOMES.parent.mkdir(exist_ok=True)
