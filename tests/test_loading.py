@@ -35,7 +35,7 @@ def test_gives_model_and_tokenizer_ready_for_use(folder) -> None:
     assert type(model) is LlamaForCausalLM
     assert not model.training
     assert model.dtype == torch.float32
-    assert tokenizer("ab")["input_ids"] == [97, 98]
+    assert tokenizer("ab")["input_ids"] == [256, 97, 98]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ COMMANDS = (
     "foveate train --resume damaged",
     "foveate eval pickled --data text.txt",
     "foveate sample huge --prompt Once",
-    "foveate sample run --prompt ''",
+    "foveate sample run --prompt Once --seed 12345678901234567890123",
     "foveate export run --out run",
 )
 

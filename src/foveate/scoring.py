@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from foveate.data.prompt import document_mark
 from foveate.devices import free_memory
 from foveate.errors import FoveateError
 
@@ -56,16 +57,6 @@ def check_ids(ids: Sequence[int] | np.ndarray, owner: str, model: PreTrainedMode
         raise FoveateError(
             f"{owner} has token id {np.max(ids)}, the model knows {vocabulary:,} ids; is the tokenizer the model's own?"
         )
-
-
-def prefix_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id a document begins after: beginning-of-text if the tokenizer has it, else end-of-text, as in lm-eval."""
-    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if token_id is not None:
-            return token_id
-    raise FoveateError(
-        "the tokenizer has neither a beginning-of-text nor an end-of-text token to start a document with"
-    )
 
 
 def document_windows(ids_N: np.ndarray, prefix: int, context: int) -> Iterator[Windows]:
@@ -111,7 +102,7 @@ class Scorer:
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, *, batch: int | None = None) -> None:
         self.model = model
-        self.prefix = prefix_id(tokenizer)
+        self.prefix = document_mark(tokenizer)
         self.batch = batch
         parameters = model.parameters() if hasattr(model, "parameters") else ()
         self.device: torch.device = next((parameter.device for parameter in parameters), torch.device("cpu"))

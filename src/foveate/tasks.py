@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.data.prompt import begin_document, document_mark, encode_text
 from foveate.errors import FoveateError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def run_tasks(
     batch: int = 1,
     few_shot: int | None = None,
     limit: int | None = None,
+    special_tokens: bool = False,
 ) -> dict[str, dict[str, float]]:
     """The metrics of each task, by name.
 
@@ -33,6 +35,7 @@ def run_tasks(
         include_path: a folder of task files (.yaml); lm-eval's own are known too.
         few_shot: examples shown before each question; by default as many as the task says.
         limit: score only so many documents of each task.
+        special_tokens: let control tokens that the texts spell out be tokens; otherwise they are text.
 
     Raises:
         FoveateError: lm-eval is not installed, a task is unknown, or its data cannot be had.
@@ -42,10 +45,9 @@ def run_tasks(
         raise FoveateError(f"--include-path: there is no folder {include_path}")
     with _quiet():
         from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
 
         manager = _task_manager(tasks, include_path)
-        harness = HFLM(pretrained=model, tokenizer=tokenizer, max_length=context, batch_size=batch)
+        harness = make_harness(model, tokenizer, context=context, batch=batch, special_tokens=special_tokens)
         try:
             result = simple_evaluate(
                 harness,
@@ -61,6 +63,58 @@ def run_tasks(
             raise FoveateError(f"--tasks {','.join(tasks)}: {first}") from error
     assert result is not None
     return {task: dict(_metrics(scores.items())) for task, scores in result["results"].items()}
+
+
+def make_harness(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, context: int, batch: int, special_tokens: bool
+) -> Any:
+    """lm-eval's view of a model, which reads text by the one rule of ``foveate.data.prompt``."""
+    import torch
+    from lm_eval.models.huggingface import HFLM
+
+    class Harness(HFLM):
+        """A request's context begins a document, even an empty one; no text becomes a control token unless asked."""
+
+        def tok_encode(
+            self,
+            string: str,
+            add_special_tokens: bool | None = None,
+            left_truncate_len: int | None = None,
+            **kwargs: Any,
+        ) -> list[int]:
+            ids = encode_text(tokenizer, string, special_tokens=special_tokens)
+            if add_special_tokens:
+                ids = begin_document(tokenizer, ids)
+            return ids[-left_truncate_len:] if left_truncate_len else ids
+
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            before, after = super()._encode_pair(context, continuation)
+            return begin_document(tokenizer, before), after
+
+        def tok_batch_encode(
+            self,
+            strings: list[str],
+            padding_side: str = "left",
+            left_truncate_len: int | None = None,
+            truncation: bool = False,
+        ) -> tuple[Any, Any]:
+            rows = [self.tok_encode(string, True, left_truncate_len) for string in strings]
+            longest = max(map(len, rows))
+            padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.prefix_token_id
+            ids = torch.full((len(rows), longest), padding)
+            mask = torch.zeros_like(ids)
+            for number, row in enumerate(rows):
+                place = slice(longest - len(row), longest) if padding_side == "left" else slice(len(row))
+                ids[number, place], mask[number, place] = torch.tensor(row), 1
+            return ids, mask
+
+    return Harness(
+        pretrained=model,
+        tokenizer=tokenizer,
+        max_length=context,
+        batch_size=batch,
+        prefix_token_id=document_mark(tokenizer),
+    )
 
 
 def _check_installed() -> None:

@@ -21,6 +21,13 @@ def length(text: str) -> int:
     return _scaled(text, BINARY, "write for example 1024 or 64k")
 
 
+def seed(text: str) -> int:
+    """A seed, as the generators of torch and numpy take it: a whole number from 0 below 2 to the 63rd."""
+    if not re.fullmatch("[0-9]{1,19}", text.strip()) or int(text) >= 1 << 63:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no seed; write a whole number from 0 to {(1 << 63) - 1}")
+    return int(text)
+
+
 def _scaled(text: str, units: dict[str, int], remedy: str) -> int:
     match = re.fullmatch(r"([0-9][0-9_]{0,17}(?:\.[0-9]{1,9})?)([a-z]?)", text.strip().lower())
     if not match or match[2] not in units:

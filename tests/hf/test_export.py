@@ -110,7 +110,7 @@ def test_the_example_of_three_questions(exported: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(sys, "argv", [str(example), str(exported), str(document), "who?", "where?", "why?"])
     runpy.run_path(str(example))
     printed = capsys.readouterr().out
-    assert printed.startswith("63 tokens read into")
+    assert printed.startswith("64 tokens read into")
     assert all(f"\n{question}\n" in printed for question in ("who?", "where?", "why?"))
 
 

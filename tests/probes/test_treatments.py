@@ -16,7 +16,7 @@ TEXT = 'One two. "Three," he said!  Four\n\nfive? Six'
 def pieces(unit: str, kind: str) -> list[str]:
     """TEXT as the units that a tokenizer's tokens make of it."""
     tokenizer = make_tokenizer(kind, lambda: [TEXT * 50])
-    ids = np.array([tokenizer(TEXT)["input_ids"]])
+    ids = np.array([tokenizer(TEXT, add_special_tokens=False)["input_ids"]])
     number = Unit.parse(unit).number(ids, tokenizer)[0]
     return [tokenizer.decode(ids[0][number == unit]) for unit in range(number[-1] + 1)]
 

@@ -62,7 +62,7 @@ def direct_nll(folder, texts, context) -> tuple[float, int, int]:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     total, tokens = 0.0, 0
     for text in texts:
-        ids = tokenizer(text)["input_ids"]
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         for inputs, predicted in rolling_windows(ids, tokenizer.eos_token_id, context):
             with torch.no_grad():
                 logits = model(torch.tensor([inputs])).logits[0, -len(predicted) :]

@@ -39,7 +39,7 @@ def test_top_k_of_one_is_greedy(llama, tokenizer) -> None:
 
 def test_characters_are_shown_whole(tokenizer) -> None:
     shown: list[str] = []
-    pieces = _Pieces(tokenizer, shown.append)
+    pieces = _Pieces(tokenizer, [256, 97], shown.append)
     pieces.put(torch.tensor([[256, 97]]))
     for byte in "é東🙂x".encode() + "京".encode()[:2]:
         pieces.put(torch.tensor([byte]))
@@ -50,7 +50,6 @@ def test_characters_are_shown_whole(tokenizer) -> None:
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"prompt": ""}, "the prompt is empty"),
         ({"prompt": "a" * 64}, "the prompt has 65 tokens, the model positions for 64"),
         ({"tokens": 62}, "--tokens: 62 after a prompt of 3 are more than the model's 64 positions; write 61 or fewer"),
         ({"temperature": 0.0}, "--temperature: 0 must be above 0"),

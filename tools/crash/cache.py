@@ -27,7 +27,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(open_corpus(["books"], tokenizer, split="train", cache_dir=Path("cache")).tokens.sum())
 """
-MAKES = "from foveate.data.tokenizer import make_tokenizer as make; make('bpe:257', lambda: 'a').save_pretrained('{}')"
+MAKES = "from foveate.data.tokenizer import make_tokenizer as make; make('bpe:258', lambda: 'a').save_pretrained('{}')"
 
 
 def main() -> int:

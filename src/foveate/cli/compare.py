@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.values import count, length
+from foveate.values import count, length, seed
 
 if TYPE_CHECKING:
     from foveate.bench.compare import Plan, Record
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     writing.add_argument("--prompt", metavar="TEXT", help="let every model go on with it")
     writing.add_argument("--tokens", type=count, default=120, metavar="N", help="tokens to write (default: 120)")
     writing.add_argument("--temperature", type=float, default=0.8, metavar="X", help="default: 0.8")
-    writing.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    writing.add_argument("--seed", type=seed, default=0, metavar="N", help="default: 0")
 
 
 def run(args: argparse.Namespace) -> None:

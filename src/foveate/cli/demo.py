@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.cli.compare import Screen, measure, show, write_samples
 from foveate.errors import FoveateError
-from foveate.values import count
+from foveate.values import count, seed
 
 if TYPE_CHECKING:
     from foveate.train.settings import TrainSettings
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, help in (("tokens", "tokens to train each model on"), ("hidden", "width of both models")):
         default = SETTINGS[name]
         parser.add_argument(f"--{name}", type=count, metavar="N", help=f"{help} (default: {default:,})")
-    parser.add_argument("--seed", type=int, metavar="N", help="of weights, data order and samples (default: 0)")
+    parser.add_argument("--seed", type=seed, metavar="N", help="of weights, data order and samples (default: 0)")
     parser.add_argument(
         "--prompt", default=PROMPT, metavar="TEXT", help=f"for both to go on with (default: {PROMPT!r})"
     )

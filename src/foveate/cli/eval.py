@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="files, folders, globs, hf:NAME, or books (default: what the run held out)",
     )
+    parser.add_argument(
+        "--special-tokens",
+        action="store_true",
+        help="control tokens that the text spells out, such as <|endoftext|>, are tokens (default: text)",
+    )
     parser.add_argument("--text-field", default="text", metavar="NAME", help="of .jsonl lines (default: text)")
     parser.add_argument(
         "--context",
@@ -64,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
     from foveate.train.evaluate import evaluate
 
     settings = _run_settings(Path(args.model))
+    if args.tasks is not None and not _task_names(args.tasks):
+        raise FoveateError("--tasks: no task is named; write for example --tasks arc_easy,lambada_openai")
     if args.tasks and args.data:
         raise FoveateError("--tasks and --data exclude one another: tasks name their own data")
     if not args.tasks and not args.data and settings is None:
@@ -86,7 +93,15 @@ def run(args: argparse.Namespace) -> None:
         from foveate.train.run import open_validation
 
         documents = corpus_documents(open_validation(settings, tokenizer))
-    result = evaluate(model, tokenizer, documents, context=context, batch=args.batch, max_tokens=args.tokens)
+    result = evaluate(
+        model,
+        tokenizer,
+        documents,
+        context=context,
+        batch=args.batch,
+        max_tokens=args.tokens,
+        special_tokens=args.special_tokens,
+    )
     values = dataclasses.asdict(result)
     if args.json:
         print(json.dumps(values))
@@ -101,22 +116,26 @@ def run(args: argparse.Namespace) -> None:
 def _run_tasks(model: Any, tokenizer: Any, context: int, args: argparse.Namespace) -> None:
     from foveate.tasks import run_tasks
 
-    names = [name.strip() for name in args.tasks.split(",") if name.strip()]
     results = run_tasks(
         model,
         tokenizer,
-        names,
+        _task_names(args.tasks),
         context=context,
         include_path=args.include_path,
         batch=args.batch or 1,
         few_shot=args.few_shot,
         limit=args.limit,
+        special_tokens=args.special_tokens,
     )
     for task, metrics in results.items():
         if args.json:
             print(json.dumps({"task": task, "context": context, **metrics}))
         else:
             print(f"{task}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _task_names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _run_settings(path: Path) -> Any:

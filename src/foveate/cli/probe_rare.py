@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from foveate.values import count, length
+from foveate.values import count, length, seed
 
 HELP = "which words one model predicts better than another, by how often the training text has them"
 EXAMPLES = """examples:
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", default="auto", metavar="T", help="fp32, bf16, or auto: bf16 where that is faster (default: auto)"
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the resampling (default: 0)")
     parser.add_argument("--out", metavar="DIR", help="folder for results.jsonl and the figures, as PNG and SVG")
     parser.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
 

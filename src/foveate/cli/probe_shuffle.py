@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.errors import FoveateError
-from foveate.values import count, length
+from foveate.values import count, length, seed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", default="auto", metavar="T", help="fp32, bf16, or auto: bf16 where that is faster (default: auto)"
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of sequences and permutations (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of sequences and permutations (default: 0)")
     parser.add_argument(
         "--out",
         metavar="DIR",

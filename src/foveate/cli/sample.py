@@ -12,7 +12,7 @@ from pathlib import Path
 
 from foveate.errors import FoveateError
 from foveate.progress import token_progress
-from foveate.values import count
+from foveate.values import count, seed
 
 HELP = "continue a prompt, shown as it is decoded"
 EXAMPLES = """examples:
@@ -28,15 +28,20 @@ PROMPT_SHOWN = 4_000  # characters of the prompt printed before what follows it
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="RUN", help="a run directory, or any Hugging Face causal language model's")
     prompt = parser.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("--prompt", metavar="TEXT", help="the text to continue")
+    prompt.add_argument("--prompt", metavar="TEXT", help="the text to continue, which begins a document; may be empty")
     prompt.add_argument("--prompt-file", metavar="FILE", help="a file that holds it; - for standard input")
+    parser.add_argument(
+        "--special-tokens",
+        action="store_true",
+        help="control tokens that the prompt spells out, such as <|endoftext|>, are tokens (default: text)",
+    )
     parser.add_argument("--tokens", type=count, metavar="N", help="new tokens at most (default: 200)")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="below 1 safer (default: 1)")
     parser.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens only")
     parser.add_argument("--top-p", type=float, metavar="X", help="draw from the likeliest that make up X of 1")
     parser.add_argument(
-        "--seed", type=int, metavar="N", help="the same seed, the same text (default: another each time)"
+        "--seed", type=seed, metavar="N", help="the same seed, the same text (default: another each time)"
     )
     parser.add_argument("--dtype", default="fp32", metavar="T", help="fp32, bf16, or int8 on a CPU (default: fp32)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
@@ -45,8 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     prompt = args.prompt if args.prompt_file is None else _read(args.prompt_file)
-    if not prompt:
-        raise FoveateError("the prompt is empty; write for example --prompt 'Once upon a time'")
 
     from foveate.loading.decoding import load_for_decoding
     from foveate.train.sample import sample
@@ -65,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
             top_k=args.top_k,
             top_p=args.top_p,
             seed=args.seed,
+            special_tokens=args.special_tokens,
             on_text=_ignore if args.json else screen.show,
             on_read=reading.advance,
         )

@@ -1,7 +1,8 @@
 """Tokenizers: raw bytes, byte-level BPE trained on the text at hand, or any tokenizer that already exists.
 
 The tokenizers made here give back every text exactly, and id == byte for the first 256 ids: ``bytes`` is ``bpe:N``
-without merges.
+without merges. Called as ``tokenizer(text)`` they put the mark before the text that a document begins after; see
+``foveate.data.prompt`` for the rule that everything here encodes by.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from foveate.data.hub import hub_is_reachable
 from foveate.errors import FoveateError, first_line
 from foveate.limits import check_counts, read_json
 
-END_OF_TEXT = "<|endoftext|>"
-END_ID = 256
+END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
+END_ID, PADDING_ID = 256, 257
 MAX_VOCABULARY = 1 << 20
 SAMPLE_CHARACTERS = 12_000_000  # BPE learns from one to two times this much text
 SAMPLE_PIECE = 16_384
@@ -32,7 +33,7 @@ def make_tokenizer(kind: str, texts: Callable[[], Iterable[str]], *, progress: b
     """The tokenizer that ``kind`` names, with end-of-text and padding tokens, padding on the left.
 
     Args:
-        kind: ``bytes`` (257 ids), ``bpe:N`` (N ids in all, learned from ``texts``; fewer where the text is too short
+        kind: ``bytes`` (258 ids), ``bpe:N`` (N ids in all, learned from ``texts``; fewer where the text is too short
             to fill them), or the path (a folder, a run directory, a ``tokenizer.json``) or hub name of any tokenizer.
             ``bytes`` always means bytes: write ``./bytes`` for a folder of that name.
         texts: called only for ``bpe:N``; the training documents. Of a long text an evenly spaced sample is used.
@@ -45,20 +46,24 @@ def make_tokenizer(kind: str, texts: Callable[[], Iterable[str]], *, progress: b
         return _byte_level([])
     if kind.startswith("bpe:"):
         size = kind.removeprefix("bpe:")
-        if not re.fullmatch("[0-9]{1,9}", size) or not END_ID < int(size) <= MAX_VOCABULARY:
+        if not re.fullmatch("[0-9]{1,9}", size) or not PADDING_ID < int(size) <= MAX_VOCABULARY:
             raise FoveateError(
-                f"tokenizer {kind!r}: N in bpe:N is the number of ids, from {END_ID + 1} to {MAX_VOCABULARY}, "
+                f"tokenizer {kind!r}: N in bpe:N is the number of ids, from {PADDING_ID + 1} to {MAX_VOCABULARY}, "
                 f"for example bpe:4096"
             )
         return _train_bpe(int(size), texts(), progress=progress)
-    return load_tokenizer(kind)
+    return load_tokenizer(kind, new_padding=True)
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path, *, new_padding: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer saved at ``path``, or of that name on the hub.
 
     What a language model needs and the tokenizer lacks is added: an end-of-text token (``<|endoftext|>``, a new id
-    where it has none), a padding token (the end-of-text token), padding on the left.
+    where it has none), a padding token, padding on the left.
+
+    Args:
+        new_padding: a padding token that is missing becomes a new id, for a model yet to be made; otherwise it is the
+            end-of-text token, as a model that is there knows no other id.
 
     Raises:
         FoveateError: there is nothing at ``path``, or what is there is not a tokenizer.
@@ -82,9 +87,13 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise FoveateError(f"tokenizer {str(path)!r} cannot be loaded ({_reason(error, place)}); {CHOICES}") from error
     if tokenizer.eos_token_id is None:
         tokenizer.add_special_tokens({"eos_token": END_OF_TEXT})
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and new_padding:
+        tokenizer.add_special_tokens({"pad_token": PADDING})
+    elif tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
+    if is_ours(tokenizer):
+        _begin_with_mark(tokenizer.backend_tokenizer)  # those saved before it was so did not
     return tokenizer
 
 
@@ -127,21 +136,36 @@ BYTE_CHARACTERS = _byte_characters()
 
 
 def _byte_level(merges: Sequence[tuple[str, str]]) -> PreTrainedTokenizerFast:
-    """Ids: the 256 bytes, end of text, then one for each new token in the order of ``merges``."""
+    """Ids: the 256 bytes, end of text, padding, then one for each new token in the order of ``merges``."""
     ids = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
-    ids[END_OF_TEXT] = END_ID
+    ids |= {END_OF_TEXT: END_ID, PADDING: PADDING_ID}
     for left, right in merges:
         ids.setdefault(left + right, len(ids))
     backend = Tokenizer(models.BPE(vocab=ids, merges=list(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
+    _begin_with_mark(backend)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
-        pad_token=END_OF_TEXT,
+        pad_token=PADDING,
         padding_side="left",
         clean_up_tokenization_spaces=False,
+    )
+
+
+def _begin_with_mark(backend: Tokenizer) -> None:
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A", pair=f"{END_OF_TEXT} $A $B", special_tokens=[(END_OF_TEXT, END_ID)]
+    )
+
+
+def is_ours(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer was made here: the bytes first, then the mark, which both begins and ends a text."""
+    return tokenizer.bos_token_id == tokenizer.eos_token_id == END_ID and (
+        tokenizer.convert_ids_to_tokens([0, 1, 254, 255, END_ID])
+        == [*(BYTE_CHARACTERS[byte] for byte in (0, 1, 254, 255)), END_OF_TEXT]
     )
 
 
@@ -169,7 +193,7 @@ def _train_bpe(size: int, texts: Iterable[str], *, progress: bool) -> PreTrained
     learner.train_from_iterator(
         sample,
         trainers.BpeTrainer(
-            vocab_size=size - 1,  # end of text takes the last one
+            vocab_size=size - 2,  # the mark and padding take two
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=progress and sys.stderr.isatty(),
         ),

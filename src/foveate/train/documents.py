@@ -27,17 +27,19 @@ class Document:
     text_bytes: int
 
 
-def as_documents(tokenizer: PreTrainedTokenizerBase, given: Iterable[str] | Iterable[Document]) -> Iterator[Document]:
+def as_documents(
+    tokenizer: PreTrainedTokenizerBase, given: Iterable[str] | Iterable[Document], special_tokens: bool = False
+) -> Iterator[Document]:
     """Texts tokenised, documents as they are."""
     items: Iterator[str | Document] = iter(given)
     for first in items:
         everything = chain([first], items)
-        return _tokenized(tokenizer, everything) if isinstance(first, str) else everything  # type: ignore
+        return _tokenized(tokenizer, everything, special_tokens) if isinstance(first, str) else everything  # type: ignore
     return iter(())
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Iterator[Document]:
-    for text, ids in encode_documents(tokenizer, texts):
+def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], special_tokens: bool) -> Iterator[Document]:
+    for text, ids in encode_documents(tokenizer, texts, special_tokens=special_tokens):
         yield Document(ids=ids.astype(np.int64), text_bytes=len(text.encode()))
 
 

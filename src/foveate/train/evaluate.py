@@ -62,6 +62,7 @@ def evaluate(
     batch: int | None = None,
     max_tokens: int | None = None,
     autocast: bool = False,
+    special_tokens: bool = False,
     progress: bool | Callable[[int], Any] = True,
     world: World | None = None,
 ) -> Evaluation:
@@ -76,6 +77,7 @@ def evaluate(
         max_tokens: stop at the first window that reaches so many. The last document is then scored in part, and the
             bytes counted for it are those that its scored tokens decode to.
         autocast: compute in bf16, quicker and less exact; otherwise in the model's own precision.
+        special_tokens: let control tokens that texts spell out be tokens; otherwise they are text.
         progress: show it on standard error; or a function called with each number of tokens scored.
         world: the processes that share the windows; each is given the documents, and gets the result of all.
 
@@ -90,7 +92,7 @@ def evaluate(
 
     def scored_ids() -> Iterator[np.ndarray]:
         nonlocal tokens, text_bytes
-        for number, document in enumerate(as_documents(tokenizer, documents), 1):
+        for number, document in enumerate(as_documents(tokenizer, documents, special_tokens), 1):
             if max_tokens is not None:
                 windows_left = -(-(max_tokens - tokens) // context)
                 document = cut(document, windows_left * context, tokenizer)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from foveate.data.encode import encode_documents
+from foveate.data.decode import TextDecoder
+from foveate.data.prompt import encode_prompt
 from foveate.errors import FoveateError
 from foveate.hf.stream import stream
-from foveate.scoring import check_ids, position_limit, prefix_id
+from foveate.scoring import check_ids, position_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_TOKENS = 200
-LONG_PROMPT = 100_000  # characters from which on a prompt is encoded as documents are, quickly and as plain text
-CONTEXT_TO_DECODE = 8  # tokens of the prompt that decide how the first new one is written, with or without a space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +48,29 @@ def sample(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    special_tokens: bool = False,
     on_text: Callable[[str], Any] = lambda piece: None,
     on_read: Callable[[int, int], Any] = lambda tokens, total: None,
 ) -> Sample:
     """Continue ``prompt``, read as the beginning of a document, until the model ends the text.
+
+    How it is drawn follows from the arguments alone: of the model's generation_config only the ids that end a text are
+    used.
 
     Args:
         tokens: at most so many new ones; by default 200, or fewer where the model's positions end sooner.
         greedy: always the likeliest token; otherwise drawn at ``temperature``, from the ``top_k`` likeliest, or from
             the likeliest that make up ``top_p`` of the probability.
         seed: the same seed gives the same text on the same machine.
+        special_tokens: let control tokens that the prompt spells out be tokens; otherwise they are text.
         on_text: called with each new piece of text as soon as its characters are whole.
         on_read: called with the prompt tokens just read and all there are, by models that read in chunks.
 
     Raises:
-        FoveateError: an empty or too long prompt, or options out of range.
+        FoveateError: a prompt that is too long, or options out of range.
     """
-    ids = encode_prompt(model, tokenizer, prompt)
+    ids = encode_prompt(tokenizer, prompt, special_tokens=special_tokens)
+    check_ids(ids, "the prompt", model)
     if not greedy and not 0 < temperature <= 100:
         raise FoveateError(f"--temperature: {temperature:g} must be above 0 and at most 100; for none, write --greedy")
     if top_k is not None and top_k < 1:
@@ -75,22 +82,34 @@ def sample(
         options = {"do_sample": True, "temperature": temperature, "top_k": top_k or 0, "top_p": top_p or 1.0}
     if seed is not None:
         torch.manual_seed(seed)
-    pieces = _Pieces(tokenizer, on_text)
+    pieces = _Pieces(tokenizer, ids, on_text)
     room = _room(model, len(ids), tokens)
     input_ids = torch.tensor([ids], device=model.device)
     if hasattr(model, "read"):
         return _stream(model, input_ids, pieces, room, options, on_read)
     began = time.perf_counter()
     generate: Any = model.generate  # Any: transformers' stubs take it for a module's buffer
-    output = generate(
-        input_ids,
-        attention_mask=torch.ones_like(input_ids),
-        max_new_tokens=room,
-        pad_token_id=tokenizer.pad_token_id,
-        streamer=pieces,
-        **options,
-    )
+    with _only_ends(model):
+        output = generate(
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            max_new_tokens=room,
+            pad_token_id=tokenizer.pad_token_id,
+            streamer=pieces,
+            **options,
+        )
     return Sample(text=pieces.text, tokens=output.shape[1] - len(ids), seconds=time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def _only_ends(model: PreTrainedModel) -> Iterator[None]:
+    """Without what else the model's generation_config asks for: ``generate`` fills in from it whatever is not given."""
+    own: Any = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _stream(
@@ -114,20 +133,6 @@ def _stream(
     return Sample(text=pieces.text, tokens=count, seconds=seconds)
 
 
-def encode_prompt(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The prompt's ids after the mark that begins a document, as in training and evaluation."""
-    if not prompt:
-        raise FoveateError("the prompt is empty; write for example --prompt 'Once upon a time'")
-    if len(prompt) > LONG_PROMPT:
-        (_, encoded) = next(iter(encode_documents(tokenizer, [prompt])))
-        ids = encoded.tolist()
-    else:
-        ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
-    ids = [prefix_id(tokenizer), *ids]
-    check_ids(ids, "the prompt", model)
-    return ids
-
-
 def _room(model: PreTrainedModel, prompt: int, tokens: int | None) -> int:
     limit = position_limit(model)
     if limit is None:
@@ -145,31 +150,24 @@ def _room(model: PreTrainedModel, prompt: int, tokens: int | None) -> int:
 
 
 class _Pieces(BaseStreamer):
-    """Turns new tokens into text; holds back what may be the beginning of a character, and drops it if none comes."""
+    """Hands generated tokens to a ``TextDecoder``, and what it gives to ``on_text``."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], Any]) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: list[int], on_text: Callable[[str], Any]) -> None:
+        self.decoder = TextDecoder(tokenizer, prompt)
         self.on_text = on_text
-        self.text = ""
-        self.ids: list[int] = []
-        self.context = self.shown = 0  # a piece is what self.ids[context:] has more than self.ids[context:shown]
+        self.prompt_shown = False
+
+    @property
+    def text(self) -> str:
+        return self.decoder.text
 
     def put(self, value: torch.Tensor) -> None:
-        new = value.flatten().tolist()
-        if not self.ids:  # generate shows the prompt first
-            self.ids = new[-CONTEXT_TO_DECODE:]
-            self.shown = len(self.ids)
+        if not self.prompt_shown:  # generate shows the prompt first
+            self.prompt_shown = True
             return
-        self.ids += new
-        before, now = self._decode(self.ids[self.context : self.shown]), self._decode(self.ids[self.context :])
-        if now.endswith("\ufffd") or len(now) <= len(before):
-            return
-        self.context, self.shown = self.shown, len(self.ids)
-        self.text += now[len(before) :]
-        self.on_text(now[len(before) :])
+        for token in value.flatten().tolist():
+            if new := self.decoder.push(token):
+                self.on_text(new)
 
     def end(self) -> None:
         pass
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
