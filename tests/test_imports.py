@@ -38,7 +38,7 @@ PARTS = {
     "export": {"hf", "loading", "train"},
     "tasks": {"hf", "data", "loading"},
     "serve": {"hf", "data", "loading"},
-    "probes": {"hf", "data", "loading", "train", "stats"},
+    "probes": {"hf", "data", "loading", "train", "stats", "report"},
     "bench": {"hf", "data", "loading", "train", "cost", "stats"},
     "report": {"errors", "files"},
     "app": {"probes", "bench", "report", "export", "tasks", "serve"},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from foveate.probes.plan import ShufflePlan
     from foveate.probes.rare_words import probe_rare
     from foveate.probes.shuffle import probe_shuffle
+    from foveate.probes.truncate import TruncatePlan, probe_truncate
     from foveate.probes.word_loss import Reader
 
 __version__ = "0.1.0"
@@ -30,10 +31,12 @@ __all__ = [
     "Reader",
     "Run",
     "ShufflePlan",
+    "TruncatePlan",
     "load",
     "load_for_decoding",
     "probe_rare",
     "probe_shuffle",
+    "probe_truncate",
     "stream",
     "stream_batch",
 ]
@@ -44,10 +47,12 @@ _LAZY = {
     "FoveateForCausalLM": "foveate.hf.modeling_foveate",
     "Reader": "foveate.probes.word_loss",
     "ShufflePlan": "foveate.probes.plan",
+    "TruncatePlan": "foveate.probes.truncate",
     "load": "foveate.loading",
     "load_for_decoding": "foveate.loading.decoding",
     "probe_rare": "foveate.probes.rare_words",
     "probe_shuffle": "foveate.probes.shuffle",
+    "probe_truncate": "foveate.probes.truncate",
     "stream": "foveate.hf.stream",
     "stream_batch": "foveate.hf.stream",
 }

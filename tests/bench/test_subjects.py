@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from foveate.bench.subjects import Subject, _short_names, _thin, load_subjects
+from foveate.bench.subjects import Subject, _thin, load_subjects
 from foveate.errors import FoveateError
+from foveate.loading.several import short_names
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from foveate.errors import FoveateError
     ],
 )
 def test_names_are_as_short_as_tells_them_apart(paths, names) -> None:
-    found = _short_names([Path(path) for path in paths])
+    found = short_names([Path(path) for path in paths])
     assert len(set(found)) == len(paths)
     assert all(name is None or mine == name for mine, name in zip(found, names, strict=True))
 

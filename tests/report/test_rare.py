@@ -7,7 +7,7 @@ from io import StringIO
 from rich.console import Console
 
 from foveate.report.rare_plots import A_COLOUR, B_COLOUR, UNDECIDED, rare_plots
-from foveate.report.rare_tables import print_rare_words
+from foveate.report.rare_tables import rare_words
 
 HEAD = {
     "kind": "rare_words",
@@ -74,9 +74,15 @@ RECORDS = [
 ]
 
 
+def _print(records: list[dict], out: StringIO) -> None:
+    console = Console(file=out, highlight=False, width=140)
+    for part in rare_words(records):
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+
+
 def printed() -> list[str]:
     out = StringIO()
-    print_rare_words(RECORDS, Console(file=out, highlight=False, width=140))
+    _print(RECORDS, out)
     return out.getvalue().splitlines()
 
 
@@ -102,7 +108,7 @@ def test_too_little_text_is_said() -> None:
     out = StringIO()
     few = [HEAD | {"units": 1}, *RECORDS[1:], cell("text", interval=(None, None))]
     few.remove(RECORDS[1])
-    print_rare_words(few, Console(file=out, width=140))
+    _print(few, out)
     assert "Too little text for intervals: 1 window of 12,000 bytes" in out.getvalue()
 
 

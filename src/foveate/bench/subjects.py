@@ -6,27 +6,19 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from foveate.errors import FoveateError
-from foveate.loading import load, quiet_transformers
+from foveate.loading.several import Named, load_several
 from foveate.train.metrics import read_metrics
 from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DRAWN_POINTS = 200  # of a curve; more than a plot can show
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Subject(Named):
     """One model of a comparison; ``settings`` is None for a model that ``foveate train`` has not made."""
 
-    name: str
-    path: Path
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     settings: TrainSettings | None
 
     @property
@@ -83,40 +75,13 @@ class Subject:
 
 
 def load_subjects(paths: Sequence[str | Path], *, device: str = "auto") -> list[Subject]:
-    """Load every model, in fp32, under the shortest names that tell them apart.
-
-    Raises:
-        FoveateError: fewer than two; one that is named twice, is missing or is damaged.
-    """
-    folders = [Path(path).expanduser() for path in paths]
-    if len(folders) < 2:
-        raise FoveateError("a comparison takes two models or more; name their run directories")
-    for folder in folders:
-        if sum(other.resolve() == folder.resolve() for other in folders) > 1:
-            raise FoveateError(f"{folder} is named twice; name each model once")
-    subjects = []
-    for name, folder in zip(_short_names(folders), folders, strict=True):
-        with quiet_transformers():
-            model, tokenizer = load(folder, device=device)
-        subjects.append(
-            Subject(name=name, path=folder, model=model, tokenizer=tokenizer, settings=_settings_of(folder))
-        )
-    return subjects
+    """As ``load_several``, with the settings of those that ``foveate train`` has made."""
+    return [Subject(**vars(each), settings=_settings_of(each.path)) for each in load_several(paths, device=device)]
 
 
 def _settings_of(folder: Path) -> TrainSettings | None:
     file = folder / SETTINGS_FILE
     return TrainSettings(**read_settings_file(file)) if file.is_file() else None
-
-
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as many as make all of them differ."""
-    parts = [folder.resolve().parts for folder in folders]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 def _thin(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,28 +1,56 @@
-"""``foveate probe``: what a causal language model makes of its context and of its training text. A module per probe."""
+"""``foveate probe``: what a causal language model makes of its context and of its training text."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
+from pathlib import Path
 
-HELP = "ask any causal language model what it uses: word order, topic, how often it saw a word"
+from foveate.probes.probe import KINDS
+
+HELP = "ask any causal language model what it uses: word order, topic, context, how often it saw a word"
 EXAMPLES = """examples:
   foveate probe shuffle path/to/any/causal-lm --data book.txt more.jsonl
   foveate probe rare runs/plain runs/retina --train train.jsonl --data held-out.jsonl
+  foveate probe truncate runs/mine --data held-out.jsonl --out probes/mine
 
 foveate probe KIND --help tells more about one of them."""
-
-KINDS = ("shuffle", "rare")  # each in its own module, which defines what a command module defines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True, parser_class=type(parser))
     for name in KINDS:
-        module = importlib.import_module(f"foveate.cli.probe_{name}")
+        module = importlib.import_module(f"foveate.probes.{name}")
         probe = kinds.add_parser(name, help=module.HELP, description=module.HELP, epilog=module.EXAMPLES)
         module.add_arguments(probe)
+        probe.add_argument(
+            "--out",
+            metavar="DIR",
+            help="folder for results.jsonl and the figures, as PNG and SVG; a probe that was interrupted goes on there",
+        )
+        probe.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
         probe.set_defaults(run_probe=module.run)
 
 
-def run(args: argparse.Namespace) -> int | None:
-    return args.run_probe(args)
+def run(args: argparse.Namespace) -> None:
+    from foveate.report.files import check_folder, write_plots, write_records
+    from foveate.report.screen import screen
+
+    folder = Path(args.out) if args.out else None
+    if folder is not None:
+        check_folder(folder)
+    args.out = folder
+    finding = args.run_probe(args)
+    if folder is not None:
+        write_plots(folder, finding.plots(finding.records))
+        write_records(folder, finding.records)
+    if args.json:
+        for record in [*finding.records, *finding.advice]:
+            print(json.dumps(record))
+        return
+    console = screen()
+    for part in finding.said:
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+    if folder is not None:
+        print(f"\nfigures and numbers: {folder}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from foveate.probes.horizons import Band, Horizon, Resampled, Share, horizon, share_of
+from foveate.probes.horizons import Band, Horizon, Resampled, Share, horizon, rounded, share_of
 from foveate.probes.plan import ShufflePlan, Treatment
 from foveate.probes.sequences import Sequences
 
@@ -34,26 +34,15 @@ class Curve:
     permutations: int
 
     def to_json(self) -> dict[str, Any]:
-        def numbers(values: np.ndarray) -> list[float]:
-            return [round(float(value), 6) for value in values]
-
         return {
             "kind": "curve",
             "condition": self.condition,
             "unit": self.unit,
             "context": self.context,
             "boundary": self.boundary,
-            "distance": self.delta.distance.tolist(),
-            "delta_nats": numbers(self.delta.mean),
-            "ci_low": numbers(self.delta.low),
-            "ci_high": numbers(self.delta.high),
-            "nats": numbers(self.nats),
-            "binned": {
-                "distance": numbers(self.smooth.distance),
-                "delta_nats": numbers(self.smooth.mean),
-                "ci_low": numbers(self.smooth.low),
-                "ci_high": numbers(self.smooth.high),
-            },
+            **self.delta.to_json(),
+            "nats": rounded(self.nats),
+            "binned": self.smooth.to_json(),
             "sequences": self.sequences,
             "permutations": self.permutations,
         }

@@ -26,6 +26,11 @@ BINS_PER_OCTAVE = 3
 LEAST_DOCUMENTS = 10  # fewer say too little about other documents
 
 
+def rounded(values: np.ndarray) -> list[float]:
+    """As JSON; whole numbers stay whole."""
+    return values.tolist() if values.dtype.kind == "i" else [round(float(value), 6) for value in values]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Band:
     """A mean over sequences with its 95% interval, at each of ``distance``."""
@@ -34,6 +39,13 @@ class Band:
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Of nats."""
+        return {"distance": rounded(self.distance), "delta_nats": rounded(self.mean)} | {
+            "ci_low": rounded(self.low),
+            "ci_high": rounded(self.high),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ class Losses:
     def __init__(self, shapes: dict[str, tuple[int, ...]], identity: dict[str, Any], folder: Path | None) -> None:
         self.done = 0
         self._path = folder / LOSSES_FILE if folder is not None else None
-        self._identity = identity
+        self._identity = json.loads(json.dumps(identity))  # as it is read again: tuples are lists
         self._saved = time.monotonic()
         self.arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         if self._path is not None and self._path.exists():

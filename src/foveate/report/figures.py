@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,15 @@ def new_figure(width: float, height: float) -> Figure:
 
     # not pyplot: nothing global, no display
     return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+
+
+def drawn(name: str, caption: str, draw: Callable[[], Figure | None]) -> list[Plot]:
+    """The figure that ``draw`` makes, in the style of all; none if it makes none."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = draw()
+        return [] if figure is None else [Plot(name=name, caption=caption, svg=as_svg(figure), png=as_png(figure))]
 
 
 def as_svg(figure: Figure) -> str:

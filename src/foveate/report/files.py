@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from foveate.errors import FoveateError
 from foveate.files import write_atomically
+from foveate.report.figures import Plot
 from foveate.report.page import page
 from foveate.report.plots import plots
-from foveate.report.results import Results
+from foveate.report.results import Record, Results
 
 PAGE_FILE = "index.html"
 RESULTS_FILE = "results.jsonl"
@@ -29,12 +31,22 @@ def write_report(
     """
     check_folder(folder)
     drawn = plots(results)
-    for plot in drawn:
-        write_atomically(folder / f"{plot.name}.svg", plot.svg)
-        write_atomically(folder / f"{plot.name}.png", plot.png)
-    write_atomically(folder / RESULTS_FILE, results.to_lines())
+    write_plots(folder, drawn)
+    write_records(folder, results.records)
     write_atomically(folder / PAGE_FILE, page(results, drawn, title=title, commands=commands, notes=notes))
     return folder / PAGE_FILE
+
+
+def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
+    """Each as PNG and SVG."""
+    for plot in plots:
+        write_atomically(folder / f"{plot.name}.svg", plot.svg)
+        write_atomically(folder / f"{plot.name}.png", plot.png)
+
+
+def write_records(folder: Path, records: Iterable[Record]) -> None:
+    """``results.jsonl``: a JSON object per line."""
+    write_atomically(folder / RESULTS_FILE, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def check_folder(folder: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from foveate.report.figures import COLOURS, INK, STYLE, WIDTH, Plot, as_png, as_svg, new_figure
+from foveate.report.figures import COLOURS, INK, WIDTH, Plot, drawn, new_figure
 from foveate.report.units import data_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Record = dict[str, Any]
 Panel = tuple[str, str, Callable[[float], str]]  # key of a record, title, how its numbers read
@@ -30,23 +32,21 @@ CAPTIONS = {
 
 def growth_plots(kind: str, records: Sequence[Record]) -> Iterator[Plot]:
     """A figure of the ``decode`` or ``memory`` records of each batch and dtype that has two contexts or more."""
-    import matplotlib
-
-    settings = dict.fromkeys((record["batch"], record["dtype"]) for record in records)
-    for batch, dtype in settings:
-        drawn = [record for record in records if (record["batch"], record["dtype"]) == (batch, dtype)]
-        if len({record["context"] for record in drawn}) < 2:
-            continue
-        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-            figure = new_figure(WIDTH, 3.4)
-            axes = figure.subplots(1, 2)
-            for ax, panel in zip(axes, DECODING if kind == "decode" else MEMORY, strict=True):
-                _lines(ax, drawn, *panel)
-            handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-            name = f"{kind}-batch{batch}-{dtype}"
+    for batch, dtype in dict.fromkeys((record["batch"], record["dtype"]) for record in records):
+        shown = [record for record in records if (record["batch"], record["dtype"]) == (batch, dtype)]
+        if len({record["context"] for record in shown}) > 1:
             caption = f"{CAPTIONS[kind]} Batch {batch}, {dtype}."
-            yield Plot(name=name, caption=caption, svg=as_svg(figure), png=as_png(figure))
+            yield from drawn(f"{kind}-batch{batch}-{dtype}", caption, partial(_panels, kind, shown))
+
+
+def _panels(kind: str, records: Sequence[Record]) -> Figure:
+    figure = new_figure(WIDTH, 3.4)
+    axes = figure.subplots(1, 2)
+    for ax, panel in zip(axes, DECODING if kind == "decode" else MEMORY, strict=True):
+        _lines(ax, records, *panel)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
 
 
 def _lines(ax: Axes, records: Sequence[Record], key: str, title: str, show: Callable[[float], str]) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from foveate.report.figures import COLOURS, INK, STYLE, WIDTH, Plot, as_png, as_svg, new_figure
+from foveate.report.figures import COLOURS, INK, WIDTH, Plot, drawn, new_figure
 from foveate.report.results import Record, Results
 from foveate.report.units import data_size, quantity
 
@@ -35,20 +36,16 @@ class _End:
 
 def plots(results: Results) -> list[Plot]:
     """Every figure that the results have something for."""
-    import matplotlib
-
-    drawn = []
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    return [
+        plot
         for name, caption, draw in (
             ("walks", "Where each layer works, from the first to the last: a row is a resolution.", _walks),
             ("learning", "Bits per byte of some held-out text while training: by text read, and by time.", _learning),
             ("costs", "What each model needs, and how well it predicts; | marks what the walk alone predicts.", _costs),
             ("growth", "How time and memory of decoding grow with what has been read; dashed: predicted.", _growth),
-        ):
-            figure = draw(results)
-            if figure is not None:
-                drawn.append(Plot(name=name, caption=caption, svg=as_svg(figure), png=as_png(figure)))
-    return drawn
+        )
+        for plot in drawn(name, caption, partial(draw, results))
+    ]
 
 
 def colour(results: Results, name: str) -> str:

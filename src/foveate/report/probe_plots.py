@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from foveate.report.figures import COLOURS, INK, STYLE, WIDTH, Plot, as_png, as_svg, new_figure
+from foveate.report.figures import COLOURS, INK, WIDTH, Plot, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,21 +28,16 @@ def shuffle_plots(records: Sequence[Record]) -> list[Plot]:
     Args:
         records: what ``ShuffleResult.to_json`` gives.
     """
-    import matplotlib
-
     curves = [record for record in records if record["kind"] == "curve" and record["condition"] != "original"]
     summaries = [record for record in records if record["kind"] == "summary"]
     boundaries = sorted({curve["boundary"] for curve in curves})
-    drawn = []
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = _curves(curves, summaries, boundaries[len(boundaries) // 2])
-        caption = "What the text before the boundary is worth, in order and not; bands: 95% of bootstrap resamples."
-        drawn.append(Plot(name="shuffle", caption=caption, svg=as_svg(figure), png=as_png(figure)))
-        if len(boundaries) > 1:
-            figure = _map(curves, boundaries)
-            caption = "Nats lost at each distance past the boundary, for boundaries all over the context."
-            drawn.append(Plot(name="map", caption=caption, svg=as_svg(figure), png=as_png(figure)))
-    return drawn
+    middle = boundaries[len(boundaries) // 2]
+    caption = "What the text before the boundary is worth, in order and not; bands: 95% of bootstrap resamples."
+    found = drawn("shuffle", caption, lambda: _curves(curves, summaries, middle))
+    if len(boundaries) > 1:
+        caption = "Nats lost at each distance past the boundary, for boundaries all over the context."
+        found += drawn("map", caption, lambda: _map(curves, boundaries))
+    return found
 
 
 def _name(curve: Record) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from foveate.report.figures import COLOURS, INK, STYLE, WIDTH, Plot, as_png, as_svg, new_figure
+from foveate.report.figures import COLOURS, INK, WIDTH, Plot, drawn, new_figure
 from foveate.report.rare_tables import PARTS, Record, cells, distance_text, range_text
 
 if TYPE_CHECKING:
@@ -18,21 +18,12 @@ UNDECIDED = COLOURS[0]
 
 def rare_plots(records: Sequence[Record]) -> list[Plot]:
     """Two models' difference by how often words occur in training, and by how long ago they did in the context."""
-    import matplotlib
-
-    drawn = []
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        for name, caption, draw in (
-            (
-                "rare-words",
-                "Left: loss per word by training count. Right: what that makes of bits per byte.",
-                _by_count,
-            ),
-            ("rare-words-distance", "By how many words ago a word occurred last in the context.", _by_distance),
-        ):
-            figure = draw(records)
-            drawn.append(Plot(name=name, caption=caption, svg=as_svg(figure), png=as_png(figure)))
-    return drawn
+    by_count = "Left: loss per word by training count. Right: what that makes of bits per byte."
+    by_distance = "By how many words ago a word occurred last in the context."
+    return [
+        *drawn("rare-words", by_count, lambda: _by_count(records)),
+        *drawn("rare-words-distance", by_distance, lambda: _by_distance(records)),
+    ]
 
 
 def _by_count(records: Sequence[Record]) -> Figure:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from foveate.report.screen import new_table
 from foveate.report.units import signed
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
     from rich.table import Table
 
 Record = dict[str, Any]
@@ -37,17 +38,15 @@ def distance_text(given: Record) -> str:
     return "not in context" if given["high"] == 0 else f"{range_text(given)} back"
 
 
-def print_rare_words(records: Sequence[Record], console: Console) -> None:
+def rare_words(records: Sequence[Record]) -> Iterator[RenderableType]:
     """All of it: by training count, by distance, and the words that differ most."""
     head = records[0]
     [text] = cells(records, part="text")
-    console.print(_by_count(records, head))
-    for line in _notes(head, text):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(_by_distance(records))
-    console.print()
-    for line in _gains(records):
-        console.print(line, markup=False, soft_wrap=True)
+    yield _by_count(records, head)
+    yield from _notes(head, text)
+    yield _by_distance(records)
+    yield ""
+    yield from _gains(records)
 
 
 def _notes(head: Record, text: Record) -> Iterator[str]:
@@ -65,21 +64,9 @@ def _notes(head: Record, text: Record) -> Iterator[str]:
     yield ""
 
 
-def _table(first: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first)
-    return table
-
-
 def _by_count(records: Sequence[Record], head: Record) -> Table:
-    from rich.markup import escape
-
-    table = _table("times in training")
-    for name in ("words", "different", escape(head["a"]), escape(head["b"]), "nats per word", "bits per byte"):
-        table.add_column(name, justify="right")
+    numbers = ("words", "different", head["a"], head["b"], "nats per word", "bits per byte")
+    table = new_table("times in training", numbers)
     buckets = [cell for cell in cells(records, part="words", distance=None) if cell["train_count"] is not None]
     for cell in buckets:
         table.add_row(range_text(cell["train_count"]), *_row(cell))
@@ -105,10 +92,8 @@ def _row(cell: Record) -> tuple[str, ...]:
 
 def _by_distance(records: Sequence[Record]) -> Table:
     """Empty where there are too few such words for an interval."""
-    table = _table("times in training")
     distances = [cell["distance"] for cell in cells(records, part="words", train_count=None) if cell["distance"]]
-    for distance in distances:
-        table.add_column(distance_text(distance), justify="right")
+    table = new_table("times in training", map(distance_text, distances))
     buckets = [cell["train_count"] for cell in cells(records, part="words", distance=None)]
     for bucket in [*filter(None, buckets), None]:
         known = {distance_text(distance): "" for distance in distances}
