@@ -44,7 +44,8 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type == "cpu":
-        return "bf16" if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported() else "fp32"
+        known = torch.cpu.get_capabilities()
+        return "bf16" if known.get("amx_bf16") or known.get("avx512_bf16") else "fp32"
     return "fp32"
 
 

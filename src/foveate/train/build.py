@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from foveate.shape import config_values
@@ -49,6 +51,20 @@ def _configuration(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) 
         intermediate_size=level.feed_forward,
         **shared,
     )
+
+
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Give ``model`` the weights that its ``save_pretrained`` has written."""
+    weights = {name: value for file in folder.glob("model*.safetensors") for name, value in load_file(file).items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert set(missing) <= set(model.all_tied_weights_keys)  # saved once
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Let ``model`` compute its layers again in the backward pass, by the name that its transformers has for that."""
+    enable: Any = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def count_parameters(model: PreTrainedModel) -> int:

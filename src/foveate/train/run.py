@@ -22,7 +22,7 @@ from foveate.devices import pick_device, pick_dtype
 from foveate.errors import FoveateError
 from foveate.files import is_disk_full, write_atomically
 from foveate.loading import quiet_transformers
-from foveate.train.build import build_model, count_parameters
+from foveate.train.build import build_model, count_parameters, load_weights
 from foveate.train.checkpoint import FORMAT, Checkpoint, Checkpoints
 from foveate.train.display import Display
 from foveate.train.distributed import World, joined
@@ -40,7 +40,7 @@ from foveate.train.settings import (
 from foveate.train.shares import check_shares
 from foveate.train.signals import StopRequest
 from foveate.train.streaming import first_texts, held_out_documents, text_stream
-from foveate.train.trainer import CausalTrainer
+from foveate.train.trainer import Trainer
 
 Record = dict[str, Any]
 
@@ -155,17 +155,16 @@ class _Session:
             )
         world.ask_all_same(identity, "--data")
         documents = world.first_on_node(lambda: self._documents(tokenizer))
-        model = self._model(tokenizer)
+        model = self._model(tokenizer, checkpoint)
         stop = StopRequest(self.display.note, insists=world.size == 1)
-        came_from = None if checkpoint is None else checkpoint.path
         with (
             self._disk_full_in_one_line(),
-            self._metrics(came_from) as metrics,
+            self._metrics(checkpoint) as metrics,
             quiet_transformers(),
             self.display,
             stop,
         ):
-            trainer = CausalTrainer(
+            trainer = Trainer(
                 model=model,
                 tokenizer=tokenizer,
                 settings=self.settings,
@@ -180,20 +179,20 @@ class _Session:
                 stop=lambda: world.any(stop()),
                 world=world,
             )
-            trainer.run(came_from)
+            trainer.run(checkpoint)
         return self._conclude(trainer, stop)
 
-    def _conclude(self, trainer: CausalTrainer, stop: StopRequest) -> RunResult:
+    def _conclude(self, trainer: Trainer, stop: StopRequest) -> RunResult:
         if trainer.finished:
             self.world.on_main(lambda: export(self.checkpoints.at(self.settings.steps), self.run))
         last = {record["kind"]: record for record in read_metrics(self.run)} if self.world.is_main else {}
         return RunResult(
             path=self.run,
-            step=trainer.state.global_step,
+            step=trainer.step,
             steps=self.settings.steps,
             finished=trainer.finished,
             exit_code=0 if trainer.finished else max(self.world.gather(stop.exit_code)),
-            parameters=trainer.causal_model.num_parameters(),
+            parameters=trainer.model.num_parameters(),
             train=last.get("train", {}),
             valid=last.get("valid", {}),
         )
@@ -202,10 +201,12 @@ class _Session:
         self.display.on_record(record)
         self.on_record(record)
 
-    def _metrics(self, checkpoint: Path | None) -> contextlib.AbstractContextManager[Metrics | None]:
+    def _metrics(self, checkpoint: Checkpoint | None) -> contextlib.AbstractContextManager[Metrics | None]:
         if not self.world.is_main:
             return contextlib.nullcontext()
-        return Metrics(self.run, checkpoint=checkpoint, tensorboard=self.settings.tensorboard)
+        return Metrics(
+            self.run, checkpoint=None if checkpoint is None else checkpoint.path, tensorboard=self.settings.tensorboard
+        )
 
     @contextlib.contextmanager
     def _disk_full_in_one_line(self) -> Iterator[None]:
@@ -295,10 +296,12 @@ class _Session:
             return held_out_documents(text_stream(settings), tokenizer, settings.validation_tokens)
         return sample_documents(open_validation(settings, tokenizer), tokenizer, settings.validation_tokens)
 
-    def _model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        """A new model; with its size the settings are complete, and are written down."""
+    def _model(self, tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint | None) -> PreTrainedModel:
+        """A new model, or that of a checkpoint; with its size the settings are complete, and are written down."""
         with quiet_transformers():
             model = build_model(self.settings, tokenizer)
+        if checkpoint is not None:
+            load_weights(model, checkpoint.path)
         self.settings = self.settings.resolve(parameters=count_parameters(model))
         self.world.on_main(lambda: write_atomically(self.run / SETTINGS_FILE, self.settings.to_yaml()))
         return model

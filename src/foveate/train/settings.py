@@ -151,7 +151,9 @@ class TrainSettings:
     accumulate: int = _option(1, _count, "training", "parts a step's batch is computed in, to save memory")
     gradient_checkpointing: bool = _option(False, _flag, "training", "recompute activations to save memory")
     lr: float | None = _option(None, _number(0, 1), "training", "peak learning rate (default: by model size)", "LR")
-    schedule: str = _option("cosine", _choice("cosine", "linear", "constant"), "training", "after the warm-up", "S")
+    schedule: str = _option(
+        "cosine", _choice("cosine", "linear", "constant", "wsd"), "training", "after the warm-up", "S"
+    )
     final_lr: float = _option(0.1, _number(0, 1), "training", "learning rate at the end, as a fraction of --lr", "X")
     warmup: float = _option(0.05, _number(0, 1e9), "training", "warm-up steps; below 1, a fraction of the steps")
     weight_decay: float = _option(0.1, _number(0, 10), "training", "of matrices; norms and embeddings have none", "X")

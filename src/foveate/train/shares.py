@@ -35,19 +35,23 @@ def share(rows: Sequence[Item], part: int, *, parts: int, world: World) -> Seque
 
 
 class SharedBatches(Sampler[list[int]]):
-    """The batches of ``order``, of which this process draws its rows alone: a list of indices for each part."""
+    """The batches of ``order``, of which this process draws its rows alone: a list of indices for each part.
 
-    def __init__(self, order: Sampler[int], *, batch: int, parts: int, world: World) -> None:
+    The first ``skip`` batches are left out.
+    """
+
+    def __init__(self, order: Sampler[int], *, batch: int, parts: int, world: World, skip: int = 0) -> None:
         self.order = order
         self.batch = batch
         self.parts = parts
         self.world = world
+        self.skip = skip
 
     def __len__(self) -> int:
-        return len(self.order) // self.batch * self.parts  # type: ignore[arg-type]
+        return (len(self.order) // self.batch - self.skip) * self.parts  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[int]]:
-        drawn = iter(self.order)
+        drawn = islice(self.order, self.skip * self.batch, None)
         while rows := list(islice(drawn, self.batch)):
             for part in range(self.parts):
                 yield list(share(rows, part, parts=self.parts, world=self.world))

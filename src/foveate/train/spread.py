@@ -5,6 +5,7 @@ A checkpoint is the same either way: whole weights and whole optimizer state, ga
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,32 +18,39 @@ from torch.nn.parallel import DistributedDataParallel
 from foveate.train.distributed import World
 
 
-def copy_to_all(model: nn.Module, world: World, unreached: list[str]) -> nn.Module:
+def spread(model: Any, world: World, device: torch.device, *, sharded: bool, context: int) -> Any:
+    """What to call for ``model``, which moves to ``device``, so that gradients are those of all processes' mean.
+
+    With ``sharded`` it moves there part by part: whole it may not fit.
+    """
+    if world.size == 1:
+        return model.to(device)
+    return shard(model, world, device) if sharded else copy_to_all(model.to(device), context)
+
+
+def copy_to_all(model: Any, context: int) -> nn.Module:
     """``model`` with its gradients averaged over all processes.
 
-    ``unreached`` names parameters that no gradient ever arrives at: DDP would wait for them, or search the graph of
-    every step to find that out.
+    DDP waits for a gradient of every parameter, or searches the graph of each step for those that get none, such as
+    those of levels beyond ``context`` tokens. They are the same for all sequences of that length, so one is asked.
     """
-    device = next(model.parameters()).device
-    constants = [name for name, _ in model.named_buffers()]  # or they would be sent around at every step
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unreached + constants)
+    ids_BT = torch.zeros(1, context, dtype=torch.long, device=model.device)
+    model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss.backward()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+    model.zero_grad(set_to_none=True)
     return DistributedDataParallel(
         model,
-        device_ids=[device.index] if device.type == "cuda" else None,
+        device_ids=[model.device.index] if model.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
     )
 
 
-def find_unreached(model: Any, context: int) -> list[str]:
-    """Parameters that training on ``context`` tokens gives no gradient, such as those of levels beyond them.
-
-    They are the same for all sequences of that length, so one is asked.
-    """
-    ids_BT = torch.zeros(1, context, dtype=torch.long, device=model.device)
-    model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss.backward()
-    names = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    model.zero_grad(set_to_none=True)
-    return names
+def gathering(forward: Any, last: bool) -> contextlib.AbstractContextManager[Any]:
+    """For a part of a step: only with the last one do copies exchange their gradients."""
+    if isinstance(forward, DistributedDataParallel) and not last:
+        return forward.no_sync()
+    return contextlib.nullcontext()
 
 
 def shard(model: nn.Module, world: World, device: torch.device) -> nn.Module:
@@ -66,26 +74,32 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
                     yield member
 
 
-def is_sharded(model: nn.Module) -> bool:
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+def is_finite(model: nn.Module) -> bool:
+    """Whether all that this process has of the weights are numbers."""
+    mine = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in model.parameters())
+    return all(bool(torch.isfinite(weight).all()) for weight in mine)
 
 
 def whole(value: Any) -> Any:
-    """A sharded tensor gathered on the CPU; anything else as it is. Every process must ask."""
-    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+    """A sharded tensor gathered; anything else as it is. Every process must ask."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and saved buffers by name, a tied one once."""
+def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
+    """Weights and saved buffers by name, a tied one once; None where they are whole as they are."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return None
     persistent = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
-    return {name: whole(value.detach()) for name, value in (*model.named_parameters(), *buffers.items())}
+    return {name: whole(value.detach()).cpu() for name, value in (*model.named_parameters(), *buffers.items())}
 
 
 def whole_optimizer_state(optimizer: Any) -> dict[str, Any]:
     """An optimizer's ``state_dict`` with every tensor whole."""
     state = optimizer.state_dict()
-    slots = {index: {slot: whole(value) for slot, value in values.items()} for index, values in state["state"].items()}
+    slots = {
+        index: {slot: whole(value).cpu() for slot, value in values.items()} for index, values in state["state"].items()
+    }
     return {**state, "state": slots}
 
 

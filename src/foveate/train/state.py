@@ -18,34 +18,25 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 PROCESS_FILE = "process.safetensors"  # of rank 0: all processes draw the same random numbers
 
 
-def save_optimizer(path: Path, state: Mapping[str, Any], scheduler: Any) -> None:
-    """Write an optimizer's ``state_dict`` and a ``LambdaLR``'s state."""
+def save_optimizer(path: Path, state: Mapping[str, Any]) -> None:
+    """Write an optimizer's ``state_dict``."""
     tensors = {f"{index}.{slot}": value for index, slots in state["state"].items() for slot, value in slots.items()}
     assert all(isinstance(value, Tensor) for value in tensors.values())
-    _write(path, tensors, {"param_groups": state["param_groups"], "scheduler": scheduler.state_dict()})
+    _write(path, tensors, {"param_groups": state["param_groups"]})
 
 
-def load_optimizer(
-    path: Path, optimizer: Any, scheduler: Any, *, place: Callable[[Tensor, Tensor], Tensor] | None = None
-) -> None:
-    """Restore what ``save_optimizer`` wrote; the peak rates stay those of the optimizer given, in case they changed.
+def load_optimizer(path: Path, optimizer: Any, *, place: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Restore the tensors that ``save_optimizer`` wrote; rates and the like stay those of the optimizer given.
 
     ``place`` is called with each parameter and each of its tensors, and gives the tensor as this process keeps it.
     """
-    tensors, notes = _read(path)
+    tensors, _ = _read(path)
     slots: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         index, _, slot = name.partition(".")
-        slots.setdefault(int(index), {})[slot] = value if place is None else place(parameters[int(index)], value)
-    # JSON has no tuples
-    groups = [group | {"betas": tuple(group["betas"])} for group in notes["param_groups"]]
-    peaks = list(scheduler.base_lrs)
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    scheduler.load_state_dict(notes["scheduler"] | {"base_lrs": peaks})
-    for group, peak, factor in zip(optimizer.param_groups, peaks, scheduler.lr_lambdas, strict=True):
-        group["initial_lr"] = peak
-        group["lr"] = peak * factor(scheduler.last_epoch)
+        slots.setdefault(int(index), {})[slot] = place(parameters[int(index)], value)
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def save_process(path: Path, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

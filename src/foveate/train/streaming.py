@@ -61,7 +61,7 @@ def held_out_documents(stream: TextStream, tokenizer: PreTrainedTokenizerBase, t
 
 
 class StreamLoader:
-    """A process's parts of the batches of a stream, for Trainer to draw, from where ``position`` is.
+    """A process's parts of the batches of a stream, from where ``position`` is.
 
     Attributes:
         position: after the last batch that was drawn whole.
@@ -76,14 +76,15 @@ class StreamLoader:
         self._read_at: dict[int, Position] = {}
 
     def state(self) -> dict[str, Any]:
-        """What ``start_at`` takes."""
+        """What ``restore`` takes."""
         return {"step": self.step, "position": self.position.to_json()}
 
-    def start_at(self, step: int, position: dict[str, Any]) -> None:
-        self.step, self.position = step, Position(**position)
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step, self.position = state["step"], Position(**state["position"])
 
-    def __len__(self) -> int:
-        return self.settings.steps * self.settings.accumulate
+    def batches(self, step: int) -> Iterator[dict[str, Tensor]]:
+        """``input_ids`` and ``labels`` [B, T] of each part of the steps after ``step``, where ``position`` is."""
+        return iter(self)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         settings = self.settings
@@ -97,9 +98,9 @@ class StreamLoader:
                     self.position = after
                 yield {"input_ids": rows_BT, "labels": rows_BT}
 
-    def where(self, step: int) -> str:
+    def where(self, step: int) -> list[str]:
         """What a step has read, for a person."""
         position = self._read_at.get(step)
         if position is None:
-            return "a part of the stream that was read before the run was resumed"
-        return f"the {self.stream.blocks_per_window} sequences of {self.stream.texts.where(position)}"
+            return ["a part of the stream that was read before the run was resumed"]
+        return [f"the {self.stream.blocks_per_window} sequences of {self.stream.texts.where(position)}"]

@@ -1,188 +1,192 @@
-"""transformers' Trainer, made exact: whole checkpoints without pickle, the same log after resuming, bits per byte."""
+"""The training loop: a step, what is due after it, and a checkpoint from which it goes on as if nothing had happened.
+
+Legend: B sequences, T tokens.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from foveate.data.corpus import Blocks
 from foveate.data.stream import BlockStream
 from foveate.errors import FoveateError
 from foveate.model.start import SELF_LOGIT
-from foveate.train.build import decayed_parameters
-from foveate.train.checkpoint import Checkpoints
+from foveate.train import spread
+from foveate.train.batches import BlockLoader
+from foveate.train.build import checkpoint_activations
+from foveate.train.checkpoint import Checkpoint, Checkpoints
 from foveate.train.distributed import World
 from foveate.train.documents import Document
 from foveate.train.evaluate import evaluate
 from foveate.train.ledger import Ledger
 from foveate.train.metrics import Metrics
-from foveate.train.order import ShuffledEpochs
-from foveate.train.parallel import ParallelTrainer
-from foveate.train.schedule import rate, warmup_steps
+from foveate.train.optimizer import make_optimizer, set_rate
+from foveate.train.schedule import learning_rate
 from foveate.train.settings import SETTINGS_FILE, TrainSettings
-from foveate.train.state import PROCESS_FILE, read_process, restore_random_states, save_process
+from foveate.train.state import (
+    OPTIMIZER_FILE,
+    PROCESS_FILE,
+    load_optimizer,
+    read_process,
+    restore_random_states,
+    save_optimizer,
+    save_process,
+)
 from foveate.train.streaming import StreamLoader
 
 LOSS_LIMIT = 2.0  # a loss above so many times an untrained model's has exploded: that guesses, or bets on a repetition
 MAX_SKIPPED = 20  # steps in a row, after which skipping does not help
+MAX_NORM = 1.0  # of the gradient: a longer one is shortened
 SHOWN_SEQUENCES = 3
 
 
-class CausalTrainer(ParallelTrainer):
+@dataclass(kw_only=True)
+class Trainer:
     """Trains a causal language model by ``settings``, which must be resolved.
 
-    Args:
+    Every process of a run has one. The loss of a step is that of its whole batch, however many parts and processes
+    compute it, and nothing is read from the device but where a line of the log, a validation or a checkpoint is due.
+
+    Attributes:
         documents: what to validate on; empty for none.
+        metrics: the log; None where another process writes it.
         notes: goes into the manifest of every checkpoint.
         on_record: called with each record of the log as it is written.
         on_step: called after each step with its number.
         stop: asked after every step; once it says True the run saves a checkpoint and ends.
+        step: the one that is being taken, or was taken last; the first is 1.
+        evaluation_due: the validation of this step was put off, because the run was to stop.
     """
 
-    def __init__(
-        self,
-        *,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        settings: TrainSettings,
-        device: torch.device,
-        data: Blocks | BlockStream,
-        documents: Sequence[Document],
-        checkpoints: Checkpoints,
-        metrics: Metrics | None,
-        notes: Mapping[str, Any],
-        on_record: Callable[[dict[str, Any]], None],
-        on_step: Callable[[int], None],
-        stop: Callable[[], bool],
-        world: World,
-    ) -> None:
-        self.world = world
-        self.settings = settings
-        self.causal_model = model
-        self.tokenizer = tokenizer
-        self.data = data
-        self.stream = StreamLoader(data, settings, world) if isinstance(data, BlockStream) else None
-        self.documents = documents
-        self.checkpoints = checkpoints
-        self.metrics = metrics
-        self.notes = notes
-        self.on_record = on_record
-        self.on_step = on_step
-        self.stop = stop
-        self.ledger = Ledger(device, limit=LOSS_LIMIT * max(SELF_LOGIT, math.log(model.config.vocab_size)))
-        self.skipped_in_a_row = 0
-        self.evaluation_due = False
-        super().__init__(
-            model=model,
-            args=_arguments(settings, device, world),
-            processing_class=tokenizer,
-            train_dataset=data,
-            data_collator=stack,
-            callbacks=[_Schedule(self)],
-        )
-        self.remove_callback(PrinterCallback)
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    settings: TrainSettings
+    device: torch.device
+    data: Blocks | BlockStream
+    documents: Sequence[Document]
+    checkpoints: Checkpoints
+    metrics: Metrics | None
+    notes: Mapping[str, Any]
+    on_record: Callable[[dict[str, Any]], None]
+    on_step: Callable[[int], None]
+    stop: Callable[[], bool]
+    world: World
+    step: int = 0
+    skipped_in_a_row: int = 0
+    evaluation_due: bool = False
 
-    def run(self, checkpoint: Path | None = None) -> None:
-        """Train to the last step, or until told to stop; from a checkpoint on, if given."""
-        if checkpoint is not None:
-            notes, tensors = read_process(checkpoint / PROCESS_FILE)
-            self.ledger.restore(notes["ledger"], tensors)
-            self.evaluation_due = notes["evaluation_due"]
-            self.skipped_in_a_row = notes["skipped_in_a_row"]
-            if self.stream is not None:
-                self.stream.start_at(**notes["stream"])
-        with contextlib.suppress(_StopEvaluationError):
-            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    def __post_init__(self) -> None:
+        loader: Any = StreamLoader if isinstance(self.data, BlockStream) else BlockLoader
+        self.loader: StreamLoader | BlockLoader = loader(self.data, self.settings, self.world)
+        limit = LOSS_LIMIT * max(SELF_LOGIT, math.log(self.model.config.vocab_size))
+        self.ledger = Ledger(self.device, limit=limit)
 
     @property
     def finished(self) -> bool:
-        return self.state.global_step >= self.settings.steps and not self.evaluation_due
+        return self.step >= self.settings.steps and not self.evaluation_due
+
+    def run(self, checkpoint: Checkpoint | None = None) -> None:
+        """Train to the last step, or until told to stop; from a checkpoint on, if given."""
+        self._begin(checkpoint)
+        if self.evaluation_due:
+            self.evaluate()
+        if self.evaluation_due:  # told to stop before a step was taken, so there is nothing new to save
+            return
+        batches = self.loader.batches(self.step)
+        while self.step < self.settings.steps:
+            self.step += 1
+            self._take_step([next(batches) for _ in range(self.settings.accumulate)])
+            if self._end_step():
+                break
 
     # what is computed
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> ShuffledEpochs:
-        draws = self.settings.steps * self.settings.batch
-        assert isinstance(self.data, Blocks)
-        return ShuffledEpochs(size=len(self.data), draws=draws, seed=self.settings.seed)
+    def _begin(self, checkpoint: Checkpoint | None) -> None:
+        settings = self.settings
+        set_seed(settings.seed % 2**32)
+        if settings.gradient_checkpointing:
+            checkpoint_activations(self.model)
+        sharded = settings.parallel == "fsdp"
+        self.forward = spread.spread(self.model, self.world, self.device, sharded=sharded, context=settings.context)
+        self.optimizer = make_optimizer(self.model, settings)  # of what its parameters have become
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.model.train()
+        self.ledger.start_clock()
 
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        return decayed_parameters(model)
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
-        settings, steps = self.settings, self.settings.steps
-        warmup = warmup_steps(settings.warmup, steps)
-        factor = functools.partial(rate, kind=settings.schedule, steps=steps, warmup=warmup, final=settings.final_lr)
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)  # type: ignore[arg-type]
-        return self.lr_scheduler
-
-    def compute_loss_context_manager(self) -> contextlib.ExitStack:
-        # not through accelerate, which would copy all logits to fp32 on their way out of the model
-        stack = contextlib.ExitStack()
-        if self.settings.dtype == "bf16":
-            stack.enter_context(torch.autocast(self.args.device.type, torch.bfloat16))
-        return stack
-
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().training_step(*args, **kwargs)
-        self.ledger.add_loss(loss)
-        return loss
-
-    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        """Clip the gradient of a step; a faulty step's update is not made, which the device decides alone."""
-        norm = super()._clip_grad_norm(model)
-        faulty = self.ledger.end_step(norm)
+    def _take_step(self, parts: list[dict[str, Tensor]]) -> None:
+        targets = sum(int((part["labels"][:, 1:] != -100).sum()) for part in parts)
+        in_all = self.world.sum(targets)
+        self.rate = set_rate(self.optimizer, learning_rate(self.step, self.settings))
+        for number, part_BT in enumerate(parts, 1):
+            inputs_BT = {name: ids_BT.to(self.device, non_blocking=True) for name, ids_BT in part_BT.items()}
+            with spread.gathering(self.forward, number == len(parts)):
+                loss = self.compute_loss(inputs_BT, in_all)
+                loss.backward()
+            self.ledger.add_loss(self.world.mean(loss.detach()))
+        self.norm = spread.whole(clip_grad_norm_(self.model.parameters(), MAX_NORM))
         # what a GradScaler tells a fused optimizer: with 1 it changes neither weights nor its own state
-        optimizer: Any = self.optimizer
-        optimizer.optimizer.found_inf = faulty
-        return norm
+        self.optimizer.found_inf = self.ledger.end_step(self.norm)  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 0  # it would walk all parameters at every step for a number that nothing here uses
+    def compute_loss(self, inputs_BT: dict[str, Tensor], targets: float) -> Tensor:
+        """A part's share of the loss of its step, in nats per token, so that the mean over processes is the whole.
 
-    # what is written down
+        ``targets`` is how many tokens the step predicts in all.
+        """
+        with self._precision():
+            loss = self.forward(**inputs_BT, num_items_in_batch=targets, use_cache=False).loss
+        return loss * self.world.size
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" not in logs:  # the summary at the end of train()
-            return
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.settings.dtype == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    # what is due after a step
+
+    def _end_step(self) -> bool:
+        """Log, validate and save what is due; returns whether the run ends here."""
+        self.on_step(self.step)
+        if self._is_due(self.settings.log_every):
+            self.log()
+        if self.documents and self._is_due(self.settings.eval_every):
+            self.evaluate()
+        stopping = self.stop()  # asked last: what is due is saved with the step it is due at
+        if stopping or self._is_due(self.settings.save_every):
+            self.save()
+        return stopping
+
+    def _is_due(self, every: int | None) -> bool:
+        return self.step >= self.settings.steps or self.step % (every or 1) == 0
+
+    def log(self) -> None:
         line = self.ledger.end_line()
-        first = self.state.global_step - len(line.losses) + 1
+        first = self.step - len(line.losses) + 1
         for step, (loss, faulty) in enumerate(zip(line.losses, line.faulty, strict=True), first):
             self._note_step(step, loss, faulty)
         if line.loss is not None:
-            self.record(
-                "train",
-                {
-                    "loss": line.loss,
-                    "lr": logs["learning_rate"],
-                    "grad_norm": logs["grad_norm"],
-                    "tokens_per_s": round(line.steps_per_s * self.settings.tokens_per_step, 1),
-                },
-            )
-        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
-        self._end_here_if_told()
+            tokens_per_s = round(line.steps_per_s * self.settings.tokens_per_step, 1)
+            norm = self.norm.item()
+            self.record("train", {"loss": line.loss, "lr": self.rate, "grad_norm": norm, "tokens_per_s": tokens_per_s})
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(self) -> None:
         """Validate, unless told to stop: then the checkpoint says it is due, and the resumed run begins with it."""
         self.check_steps()
         self.evaluation_due = True
-        values: dict[str, float] = {}
         with self.ledger.untimed(), contextlib.suppress(_StopEvaluationError):
             result = evaluate(
-                self.causal_model,
+                self.model,
                 self.tokenizer,
                 self.documents,
                 context=self.settings.context,
@@ -191,26 +195,18 @@ class CausalTrainer(ParallelTrainer):
                 world=self.world,
             )
             if not math.isfinite(result.bpb):
-                raise self._broken(f"validation gave no number at step {self.state.global_step}")
+                raise self._broken(f"validation gave no number at step {self.step}")
             self.evaluation_due = False
+            self.checkpoints.scores[self.step] = result.bpb
             values = {"bpb": result.bpb, "perplexity": result.perplexity, "nll_per_token": result.nll_per_token}
-            self.checkpoints.scores[self.state.global_step] = result.bpb
             self.record("valid", {**values, "valid_tokens": result.tokens, "valid_bytes": result.bytes})
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
-        self._end_here_if_told()
-        return values
-
-    def _end_here_if_told(self) -> None:
-        # what is due must be saved with the step it is due at, not with the next
-        if self.stop():
-            self.control.should_save = self.control.should_training_stop = True
 
     def _go_on_evaluating(self, tokens: int) -> None:
         if self.stop():
             raise _StopEvaluationError
 
     def record(self, kind: str, values: Mapping[str, Any], *, step: int | None = None) -> None:
-        step = self.state.global_step if step is None else step
+        step = self.step if step is None else step
         tokens = step * self.settings.tokens_per_step
         known = {name: None if _is_no_number(value) else value for name, value in values.items()}
         record = {"kind": kind, "step": step, "tokens": tokens, **known, "elapsed": round(self.ledger.elapsed, 2)}
@@ -218,19 +214,21 @@ class CausalTrainer(ParallelTrainer):
             self.metrics.add(record)
             self.on_record(record)
 
+    # steps that were no good
+
     def check_steps(self) -> None:
         """Raise a ``FoveateError`` if the run is to stop for a step since the last line: nothing must be saved."""
         faults = self.ledger.find_faults() if self.settings.on_nan == "stop" else []
         if faults:
-            count = len(self.ledger.losses)
-            self._note_step(self.state.global_step - count + 1 + faults[0], self.ledger.losses[faults[0]].item(), True)
+            losses = self.ledger.losses
+            self._note_step(self.step - len(losses) + 1 + faults[0], losses[faults[0]].item(), True)
 
     def _note_step(self, step: int, loss: float, faulty: bool) -> None:
         if not faulty:
             self.skipped_in_a_row = 0
             return
         self.skipped_in_a_row += 1
-        text = self._text_of(step)
+        text = self.loader.where(step)
         if self.settings.on_nan == "stop" or self.skipped_in_a_row >= min(MAX_SKIPPED, self.settings.steps):
             what = "the gradient was not a finite number" if loss <= self.ledger.limit else f"the loss was {loss:.4g}"
             in_a_row = f", the last of {self.skipped_in_a_row} such in a row" if self.skipped_in_a_row > 1 else ""
@@ -238,13 +236,6 @@ class CausalTrainer(ParallelTrainer):
             batch = f"{', '.join(text[:SHOWN_SEQUENCES])}{more}"
             raise self._broken(f"{what} at step {step}{in_a_row}, on {batch}", skip=not in_a_row)
         self.record("skipped", {"loss": loss, "text": text}, step=step)
-
-    def _text_of(self, step: int) -> list[str]:
-        if not isinstance(self.data, Blocks):
-            assert self.stream is not None
-            return [self.stream.where(step)]
-        batch = self.settings.batch
-        return [self.data.where(index) for index in self._get_train_sampler().part((step - 1) * batch, batch)]
 
     def _broken(self, what: str, *, skip: bool = False) -> FoveateError:
         peak = self.settings.lr or 0.0
@@ -256,115 +247,50 @@ class CausalTrainer(ParallelTrainer):
             f"foveate train --resume {self.checkpoints.run} --lr {peak / 2:.2g}{skipping}"
         )
 
-    # checkpoints
+    # checkpoints, the same however many processes there are: brought together, written by rank 0, read by all
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def save(self) -> None:
         self.check_steps()
-        if not self.weights_are_finite():
-            raise self._broken(f"weights are not finite numbers any more at step {self.state.global_step}")
+        if self.world.any(not spread.is_finite(self.model)):
+            raise self._broken(f"weights are not finite numbers any more at step {self.step}")
         with self.ledger.untimed():
-            self.gather()
-            self.world.on_main(lambda: self._write_checkpoint(model, trial))
-            self.gathered = None
+            weights = spread.whole_weights(self.model)
+            state = spread.whole_optimizer_state(self.optimizer)
+            self.world.on_main(lambda: self._write(weights, state))
 
-    def _write_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def _write(self, weights: dict[str, Tensor] | None, optimizer_state: dict[str, Any]) -> None:
         assert self.metrics is not None
-        with self.checkpoints.writing(self.state.global_step) as (folder, notes):
-            run, self.args.output_dir = self.args.output_dir, str(folder.parent)
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self.args.output_dir = run
-            (folder / "training_args.bin").unlink()  # a pickle of what foveate.yaml says
+        with self.checkpoints.writing(self.step) as (folder, notes):
+            self.model.save_pretrained(folder, state_dict=weights)
+            self.tokenizer.save_pretrained(folder)
+            save_optimizer(folder / OPTIMIZER_FILE, optimizer_state)
+            ledger, tensors = self.ledger.state()
+            state = {
+                "ledger": ledger,
+                "evaluation_due": self.evaluation_due,
+                "skipped_in_a_row": self.skipped_in_a_row,
+                "stream": self.loader.state(),
+            }
+            save_process(folder / PROCESS_FILE, state, tensors)
             (folder / SETTINGS_FILE).write_text(self.settings.to_yaml(), encoding="utf-8")
             self.metrics.save(folder)
             notes.update(self.notes)
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        ledger, tensors = self.ledger.state()
-        notes = {
-            "ledger": ledger,
-            "evaluation_due": self.evaluation_due,
-            "skipped_in_a_row": self.skipped_in_a_row,
-            "stream": self.stream and self.stream.state(),
-        }
-        save_process(Path(output_dir) / PROCESS_FILE, notes, tensors)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            restore_random_states(Path(checkpoint) / PROCESS_FILE)
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        folder = checkpoint.path
+        load_optimizer(folder / OPTIMIZER_FILE, self.optimizer, place=spread.like)
+        state, tensors = read_process(folder / PROCESS_FILE)
+        self.step = checkpoint.step
+        self.ledger.restore(state["ledger"], tensors)
+        self.evaluation_due = state["evaluation_due"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.loader.restore(state["stream"])
+        restore_random_states(folder / PROCESS_FILE)
 
 
 class _StopEvaluationError(Exception):
     """Told to stop while validating."""
 
 
-class _Schedule(TrainerCallback):
-    """Says after each step what is due."""
-
-    def __init__(self, trainer: CausalTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.ledger.start_clock()
-        if self.trainer.evaluation_due:
-            self.trainer.evaluate()
-            if self.trainer.evaluation_due:
-                raise _StopEvaluationError  # before a step was taken, so there is nothing new to save
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer, settings, step = self.trainer, self.trainer.settings, state.global_step
-        trainer.on_step(step)
-        last = step >= settings.steps
-        stopping = trainer.stop()
-        control.should_log = last or step % settings.log_every == 0
-        control.should_evaluate = bool(trainer.documents) and (last or step % settings.eval_every == 0)
-        control.should_save = last or stopping or step % settings.save_every == 0
-        control.should_training_stop = last or stopping
-
-
 def _is_no_number(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def stack(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Sequences [T] to a batch [B, T]; one tensor where the labels are the inputs themselves."""
-    ids_BT = torch.stack([item["input_ids"] for item in items])
-    if all(item["labels"] is item["input_ids"] for item in items):
-        return {"input_ids": ids_BT, "labels": ids_BT}
-    return {"input_ids": ids_BT, "labels": torch.stack([item["labels"] for item in items])}
-
-
-def _arguments(settings: TrainSettings, device: torch.device, world: World) -> TrainingArguments:
-    args = TrainingArguments(
-        output_dir=settings.out,
-        max_steps=settings.steps,
-        ignore_data_skip=settings.stream,  # a stream goes on by itself
-        per_device_train_batch_size=-(-settings.batch // (settings.accumulate * world.size)),
-        gradient_accumulation_steps=settings.accumulate,
-        activation_checkpointing=settings.gradient_checkpointing,
-        learning_rate=settings.lr or 0.0,
-        optim="adamw_torch_fused",  # three times as fast as the others on a CPU, and the fastest on GPUs
-        adam_beta1=0.9,
-        adam_beta2=0.95,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=1.0,
-        seed=settings.seed % 2**32,
-        use_cpu=device.type == "cpu",
-        use_cache=True,  # as the saved configuration shall have it; compute_loss says otherwise
-        # _Schedule decides what is due
-        logging_strategy="no",
-        eval_strategy="no",
-        save_strategy="no",
-        logging_nan_inf_filter=False,  # it waits for the device at every step, to hide what must be seen
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        dataloader_num_workers=settings.workers,
-        dataloader_persistent_workers=settings.workers > 0,
-        dataloader_pin_memory=device.type == "cuda",
-    )
-    # several visible GPUs would mean DataParallel: here one process drives one device
-    args._n_gpu = min(1, args.n_gpu)
-    return args
