@@ -31,7 +31,7 @@ def last_line(text: str) -> str:
 def test_train_prints_what_came_of_it(flags, tmp_path, capsys) -> None:
     assert main(flags) == 0
     output = capsys.readouterr()
-    assert output.out.startswith(f"{tmp_path / 'run'}: 49,504 parameters, 1,536 tokens in ")
+    assert output.out.startswith(f"{tmp_path / 'run'}: 49,536 parameters, 1,536 tokens in ")
     assert "step 10/12: validation " in output.err
 
 
@@ -100,7 +100,6 @@ def test_sample_reads_a_prompt_from_a_file(undisturbed, tmp_path, capsys) -> Non
         ("eval {tmp}", "--data is missing"),
         ("eval {run} --context 33", "--context: 33 must be from 1 to 32"),
         ("eval {run} --data nowhere.txt", "nowhere.txt"),
-        ("sample {run} --prompt ", "the prompt is empty"),
         ("sample {run} --prompt-file nowhere.txt", "--prompt-file: cannot read nowhere.txt: No such file"),
         ("sample {run} --prompt-file {tmp}/latin.txt", "--prompt-file: {tmp}/latin.txt is not UTF-8"),
         ("sample {run} --prompt a --tokens 32", "--tokens: 32 after a prompt of 2 are more than the model's 32"),
