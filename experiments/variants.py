@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from torch.nn.functional import pad
 
 import foveate.loading.decoding
 import foveate.train.run
+import foveate.train.trainer
 from foveate.cli import main
 from foveate.errors import FoveateError
 from foveate.model.layers import Layer, Run
 from foveate.model.resample import Pool
 from foveate.train.build import build_model
-from foveate.train.trainer import CausalTrainer
+from foveate.train.optimizer import make_optimizer
 
 
 class ShortConvolution(nn.Module):
@@ -81,21 +83,26 @@ def start_as_mean(model: nn.Module) -> None:
         pool.proj.weight.data = torch.eye(pool.fine.width).repeat(1, pool.factor) / pool.factor
 
 
-class TwoRates(CausalTrainer):
-    """Layers above stride 1 learn at ``coarse_rate`` times the rate of the others."""
+def two_rates(coarse_rate: float) -> tuple[Callable[..., Any], Callable[[Any, float], float]]:
+    """How an optimizer is made and its rate set, so that layers above stride 1 learn at ``coarse_rate`` of it."""
 
-    coarse_rate = 1.0
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        optimizer = super().create_optimizer(*args, **kwargs)
-        runs = [module for module in self.causal_model.modules() if isinstance(module, Run) and module.stride > 1]
+    def make(model: nn.Module, *args: Any) -> Any:
+        optimizer = make_optimizer(model, *args)
+        runs = [module for module in model.modules() if isinstance(module, Run) and module.stride > 1]
         coarse = {id(parameter) for run in runs for parameter in run.parameters()}
         for group in list(optimizer.param_groups):
             moved = [parameter for parameter in group["params"] if id(parameter) in coarse]
             group["params"] = [parameter for parameter in group["params"] if id(parameter) not in coarse]
             if moved:
-                optimizer.add_param_group(group | {"params": moved, "lr": group["lr"] * self.coarse_rate})
+                optimizer.add_param_group(group | {"params": moved, "share_of_rate": coarse_rate})
         return optimizer
+
+    def set_rate(optimizer: Any, rate: float) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("share_of_rate", 1.0)
+        return rate
+
+    return make, set_rate
 
 
 def options() -> argparse.ArgumentParser:
@@ -132,9 +139,10 @@ def run(words: list[str]) -> int:
             start_as_mean(model)
         return model
 
-    TwoRates.coarse_rate = variant.coarse_rate
     foveate.train.run.build_model = build
-    foveate.train.run.CausalTrainer = TwoRates
+    if variant.coarse_rate != 1:
+        make, set_rate = two_rates(variant.coarse_rate)
+        foveate.train.trainer.make_optimizer, foveate.train.trainer.set_rate = make, set_rate
     foveate.loading.decoding.load_for_decoding = load
     return main(words)
 
