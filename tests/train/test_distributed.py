@@ -100,6 +100,25 @@ def test_lengths_that_fit_no_level_and_parts_that_are_never_reached(parallel, se
     assert_same(alone.path, run_on(2, replace(settings, parallel=parallel)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parallel": "ddp", "stages": ("640:moves",), "freeze": ("embedding",)},
+        {"parallel": "fsdp", "stages": ("640:moves",), "freeze": ("embedding",)},
+        {"parallel": "ddp", "optimizer": "muon", "accumulate": 2},
+    ],
+    ids=["stages-ddp", "stages-fsdp", "muon"],
+)
+def test_parts_and_optimizers_are_those_of_one_process(changes, settings) -> None:
+    alone = train(replace(settings, **changes, out=f"{settings.out}-alone"))
+    together = run_on(2, replace(settings, **changes))
+    if "optimizer" in changes:  # Muon multiplies in bf16, which makes more of rounding
+        assert max(differences(alone.path, together).values()) < 2e-3
+    else:
+        assert_same(alone.path, together)
+
+
 def start_and_signal(settings: TrainSettings, number: int) -> Processes:
     """Two processes, of which the second gets a signal after the first checkpoint."""
     out = Path(settings.out)

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             continue
         if name not in groups:
             groups[name] = parser.add_argument_group(name if name != "model" else "baseline")
-        groups[name].add_argument(flag_name(option.name), **_describe(option))
+        groups[name].add_argument(flag_name(option.name), dest=option.name, **_describe(option))
     parser.add_argument("--config", metavar="FILE", help="read settings from a YAML file; flags override it")
     parser.add_argument(
         "--resume",

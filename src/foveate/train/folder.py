@@ -15,10 +15,11 @@ from foveate.loading.manifest import MANIFEST, read_manifest, write_manifest
 from foveate.train.checkpoint import Checkpoint
 from foveate.train.metrics import METRICS_FILE
 from foveate.train.settings import SETTINGS_FILE
+from foveate.train.start import ADAPTER_FILE
 from foveate.train.state import OPTIMIZER_FILE, PROCESS_FILE
 
 LOCK_FILE = ".lock"
-TRAINING_FILES = (OPTIMIZER_FILE, PROCESS_FILE, METRICS_FILE, "trainer_state.json")
+TRAINING_FILES = (OPTIMIZER_FILE, PROCESS_FILE, ADAPTER_FILE, METRICS_FILE, "trainer_state.json")
 
 
 @contextlib.contextmanager

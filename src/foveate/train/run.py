@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from foveate.data.corpus import Blocks, Corpus, open_corpus
 from foveate.data.documents import fingerprint
@@ -22,7 +22,7 @@ from foveate.devices import pick_device, pick_dtype
 from foveate.errors import FoveateError
 from foveate.files import is_disk_full, write_atomically
 from foveate.loading import quiet_transformers
-from foveate.train.build import build_model, count_parameters, load_weights
+from foveate.train.build import build_model, count_parameters
 from foveate.train.checkpoint import FORMAT, Checkpoint, Checkpoints
 from foveate.train.display import Display
 from foveate.train.distributed import World, joined
@@ -30,6 +30,7 @@ from foveate.train.documents import Document, sample_documents
 from foveate.train.folder import export, holds_run, locked, make_room
 from foveate.train.memory import check_training_memory
 from foveate.train.metrics import Metrics, check_tensorboard, read_metrics
+from foveate.train.parts import parts_to_train
 from foveate.train.settings import (
     CHANGEABLE_ON_RESUME,
     FREE_ON_RESUME,
@@ -39,6 +40,7 @@ from foveate.train.settings import (
 )
 from foveate.train.shares import check_shares
 from foveate.train.signals import StopRequest
+from foveate.train.start import add_adapters, digest, make_model, open_start, restore_model
 from foveate.train.streaming import first_texts, held_out_documents, text_stream
 from foveate.train.trainer import Trainer
 
@@ -143,19 +145,16 @@ class _Session:
         checkpoint = world.on_main(self._find_checkpoint) if resuming else None
         device = world.device(pick_device(self.settings.device))
         self.settings = replace(self.settings, dtype=pick_dtype(self.settings.dtype, device))
-        tokenizer = world.on_main(lambda: self._tokenizer(checkpoint))
+        start = self._start(checkpoint)
+        tokenizer = world.on_main(lambda: self._tokenizer(checkpoint)) if start is None else start[1]
         check_training_memory(self.settings, vocabulary_size(tokenizer), device, processes=world.size)
         data = world.first_on_node(lambda: self._data(tokenizer))
         identity = text_stream(self.settings).fingerprint() if self.settings.stream else fingerprint(self.settings.data)
-        notes = {"data": identity, "versions": _versions()}
-        if checkpoint is not None and checkpoint.notes["data"] != notes["data"]:
-            raise FoveateError(
-                f"the data of {self.run} is not what it was when the run began: {', '.join(self.settings.data)}; "
-                f"bring that back, or choose another --out for a new run"
-            )
+        notes = {"data": identity, "from": start and digest(start[0]), "versions": _versions()}
+        self._check_sources(checkpoint, notes)
         world.ask_all_same(identity, "--data")
         documents = world.first_on_node(lambda: self._documents(tokenizer))
-        model = self._model(tokenizer, checkpoint)
+        model = self._model(tokenizer, checkpoint, start and start[0])
         stop = StopRequest(self.display.note, insists=world.size == 1)
         with (
             self._disk_full_in_one_line(),
@@ -252,6 +251,23 @@ class _Session:
                     f"with {its!r}; change it back to resume"
                 )
 
+    def _check_sources(self, checkpoint: Checkpoint | None, notes: Mapping[str, Any]) -> None:
+        settings = self.settings
+        named = {"data": ("data", ", ".join(settings.data)), "from": ("start", settings.from_)}
+        for name, (what, where) in named.items():
+            if checkpoint is not None and notes[name] is not None and checkpoint.notes.get(name) != notes[name]:
+                raise FoveateError(
+                    f"the {what} of {self.run} is not what it was when the run began: {where}; "
+                    f"bring that back, or choose another --out for a new run"
+                )
+
+    def _start(self, checkpoint: Checkpoint | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | None:
+        """What a run is started from, where it is: a checkpoint has it all but what adapters are beside."""
+        if self.settings.from_ is None or (checkpoint is not None and not self.settings.lora):
+            return None
+        self.settings, model, tokenizer = open_start(self.settings)
+        return model, tokenizer
+
     def _tokenizer(self, checkpoint: Checkpoint | None) -> PreTrainedTokenizerBase:
         if checkpoint is not None:
             return load_tokenizer(checkpoint.path)
@@ -296,13 +312,23 @@ class _Session:
             return held_out_documents(text_stream(settings), tokenizer, settings.validation_tokens)
         return sample_documents(open_validation(settings, tokenizer), tokenizer, settings.validation_tokens)
 
-    def _model(self, tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint | None) -> PreTrainedModel:
-        """A new model, or that of a checkpoint; with its size the settings are complete, and are written down."""
+    def _model(
+        self, tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint | None, model: PreTrainedModel | None
+    ) -> PreTrainedModel:
+        """The model to train; with its size the settings are complete, and are written down."""
         with quiet_transformers():
-            model = build_model(self.settings, tokenizer)
+            if model is None and self.settings.from_ is not None and checkpoint is not None:
+                model = make_model(AutoConfig.from_pretrained(checkpoint.path), self.settings.context)
+            elif model is None:
+                model = build_model(self.settings, tokenizer)
+            parameters = count_parameters(model)
+            if self.settings.lora is not None:
+                set_seed(self.settings.seed % 2**32)
+                model = add_adapters(model, self.settings)
         if checkpoint is not None:
-            load_weights(model, checkpoint.path)
-        self.settings = self.settings.resolve(parameters=count_parameters(model))
+            restore_model(model, checkpoint.path, self.settings)
+        parts_to_train(model, self.settings)  # what cannot be done is said before anything is written
+        self.settings = self.settings.resolve(parameters=parameters)
         self.world.on_main(lambda: write_atomically(self.run / SETTINGS_FILE, self.settings.to_yaml()))
         return model
 

@@ -5,23 +5,22 @@ Each field carries how its value is read (from a flag, from YAML or from code al
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
-import re
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from foveate import values
 from foveate.errors import FoveateError
-from foveate.presets import resolve_walk
 from foveate.shape import config_values, read_levels, spec_from_config
 from foveate.spec import EXPANDINGS, FULL, POOLINGS, HierarchySpec
+from foveate.train.combinations import TRACKERS, check_together
+from foveate.train.options import choice, count, flag, length, number, option, text, texts, walk_name, whole
 
 SETTINGS_FILE = "foveate.yaml"
+PATTERNS = "leave as they are the parameters whose names match, such as 'model.embed*', moves or embedding"
 
 # what --resume may change: the first changes nothing that is computed but its rounding, the second is meant to
 FREE_ON_RESUME = (
@@ -33,6 +32,8 @@ FREE_ON_RESUME = (
     "eval_every",
     "eval_tokens",
     "tensorboard",
+    "report_to",
+    "compile",
     "workers",
     "device",
     "parallel",
@@ -41,79 +42,8 @@ FREE_ON_RESUME = (
 )
 CHANGEABLE_ON_RESUME = ("tokens", "lr", "final_lr", "on_nan")
 # what a command that is told to others leaves out: it makes no other model
-UNTOLD = set(FREE_ON_RESUME) - {"out", "parallel", "accumulate", "gradient_checkpointing"}
-FILES = ("data", "valid_data", "tokenizer")
-
-
-def _count(value: Any) -> int:
-    return _read_with(values.count, value)
-
-
-def _length(value: Any) -> int:
-    return _read_with(values.length, value)
-
-
-def _read_with(reader: Callable[[str], int], value: Any) -> int:
-    try:
-        return reader(str(value))
-    except argparse.ArgumentTypeError as error:
-        raise FoveateError(str(error)) from None
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not re.fullmatch("[0-9]{1,18}", str(value)):
-        raise FoveateError(f"{value!r} is not a whole number from 0")
-    return int(value)
-
-
-def _number(low: float, high: float) -> Callable[[Any], float]:
-    def read(value: Any) -> float:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if isinstance(value, bool) or not low <= number <= high:
-            raise FoveateError(f"{value!r} is not a number from {low:g} to {high:g}")
-        return number
-
-    return read
-
-
-def _choice(*options: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if value not in options:
-            raise FoveateError(f"{value!r} is unknown; choose one of {', '.join(options)}")
-        return value
-
-    return read
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, (str, os.PathLike)) or not str(value):
-        raise FoveateError(f"{value!r} is not a text")
-    return str(value)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, (str, os.PathLike)):
-        return (_text(value),)
-    if not isinstance(value, (list, tuple)):
-        raise FoveateError(f"{value!r} is not a list of texts")
-    return tuple(map(_text, value))
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise FoveateError(f"{value!r} is neither true nor false")
-    return value
-
-
-def _walk(value: Any) -> str:
-    return resolve_walk(str(value))
-
-
-def _option(default: Any, read: Callable[[Any], Any], group: str, help: str, metavar: str | None = None) -> Any:
-    return field(default=default, metadata={"read": read, "group": group, "help": help, "metavar": metavar})
+UNTOLD = set(FREE_ON_RESUME) - {"out", "parallel", "accumulate", "gradient_checkpointing", "compile"}
+FILES = ("data", "valid_data", "tokenizer", "from_", "teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,80 +54,106 @@ class TrainSettings:
         FoveateError: a value out of range, named with its flag.
     """
 
-    model: str = _option(
-        "foveate", _choice("foveate", "llama"), "model", "foveate, or llama: transformers' own", "KIND"
-    )
-    walk: str = _option("2@1 8@4 2@1", _walk, "shape", "")
-    hidden: int = _option(256, _count, "shape", "")
-    heads: int | None = _option(None, _count, "shape", "")
-    kv_heads: int | None = _option(None, _count, "shape", "")
-    ff: int | None = _option(None, _count, "shape", "")
-    levels: dict[str, dict[str, int]] | None = _option(None, read_levels, "shape", "")  # noqa: RUF009
-    pooling: str = _option("mean", _choice(*POOLINGS), "shape", "")
-    expanding: str = _option("repeat", _choice(*EXPANDINGS), "shape", "")
+    model: str = option("foveate", choice("foveate", "llama"), "model", "foveate, or llama: transformers' own", "KIND")
+    walk: str = option("2@1 8@4 2@1", walk_name, "shape", "")
+    hidden: int = option(256, count, "shape", "")
+    heads: int | None = option(None, count, "shape", "")
+    kv_heads: int | None = option(None, count, "shape", "")
+    ff: int | None = option(None, count, "shape", "")
+    levels: dict[str, dict[str, int]] | None = option(None, read_levels, "shape", "")  # noqa: RUF009
+    pooling: str = option("mean", choice(*POOLINGS), "shape", "")
+    expanding: str = option("repeat", choice(*EXPANDINGS), "shape", "")
 
-    data: tuple[str, ...] = _option(
-        ("books",), _texts, "data", "files, folders, globs, hf:NAME, or books (bundled)", "PATH"
+    data: tuple[str, ...] = option(
+        ("books",), texts, "data", "files, folders, globs, hf:NAME, or books (bundled)", "PATH"
     )
-    text_field: str = _option("text", _text, "data", "the field of a .jsonl line that holds the text", "NAME")
-    stream: bool = _option(False, _flag, "data", "tokenise while training: for more text than the disk holds twice")
-    valid_data: tuple[str, ...] = _option((), _texts, "data", "validate on these (default: a part of --data)", "PATH")
-    valid_fraction: float = _option(0.01, _number(0, 0.5), "data", "part of --data kept for validation; 0 for none")
-    tokenizer: str = _option("bpe:4096", _text, "data", "bytes, bpe:SIZE (trained on --data) or a path", "T")
-    context: int = _option(512, _length, "data", "tokens of a training sequence")
+    text_field: str = option("text", text, "data", "the field of a .jsonl line that holds the text", "NAME")
+    stream: bool = option(False, flag, "data", "tokenise while training: for more text than the disk holds twice")
+    valid_data: tuple[str, ...] = option((), texts, "data", "validate on these (default: a part of --data)", "PATH")
+    valid_fraction: float = option(0.01, number(0, 0.5), "data", "part of --data kept for validation; 0 for none")
+    tokenizer: str = option(
+        None, text, "data", "bytes, bpe:SIZE (trained on --data) or a path (default: bpe:4096, or that of DIR)", "T"
+    )
+    context: int = option(512, length, "data", "tokens of a training sequence")
 
-    tokens: int = _option(10_000_000, _count, "training", "tokens to train on in all, such as 3M or 1.5G")
-    batch: int = _option(8, _count, "training", "sequences per step, over all devices")
-    accumulate: int = _option(1, _count, "training", "parts a step's batch is computed in, to save memory")
-    gradient_checkpointing: bool = _option(False, _flag, "training", "recompute activations to save memory")
-    lr: float | None = _option(None, _number(0, 1), "training", "peak learning rate (default: by model size)", "LR")
-    schedule: str = _option(
-        "cosine", _choice("cosine", "linear", "constant", "wsd"), "training", "after the warm-up", "S"
+    from_: str | None = option(None, text, "start", "start from the weights of a run, an export or a conversion", "DIR")
+    freeze: tuple[str, ...] = option((), texts, "start", PATTERNS, "PATTERN")
+    stages: tuple[str, ...] = option(
+        (),
+        texts,
+        "start",
+        "for so many tokens train only what matches, such as 1M:moves; at last all",
+        "N:PATTERN",
     )
-    final_lr: float = _option(0.1, _number(0, 1), "training", "learning rate at the end, as a fraction of --lr", "X")
-    warmup: float = _option(0.05, _number(0, 1e9), "training", "warm-up steps; below 1, a fraction of the steps")
-    weight_decay: float = _option(0.1, _number(0, 10), "training", "of matrices; norms and embeddings have none", "X")
-    seed: int = _option(0, _whole, "training", "of the weights and of the order of the data")
-    on_nan: str = _option(
+    lora: int | None = option(None, count, "start", "train adapters of this rank beside the frozen weights", "RANK")
+    lora_merge: bool = option(True, flag, "start", "put the adapters into the weights that are saved (default)")
+    teacher: str | None = option(None, text, "teacher", "learn from the predictions of this model too", "DIR")
+    distill: float | None = option(None, number(0, 1), "teacher", "their weight in the loss (default: 0.5)", "X")
+    temperature: float | None = option(None, number(0.01, 100), "teacher", "of both models (default: 1)", "X")
+    teacher_top: int | None = option(
+        None, count, "teacher", "keep its likeliest tokens on the disk, so many, so that it reads each text once", "N"
+    )
+
+    tokens: int = option(10_000_000, count, "training", "tokens to train on in all, such as 3M or 1.5G")
+    batch: int = option(8, count, "training", "sequences per step, over all devices")
+    accumulate: int = option(1, count, "training", "parts a step's batch is computed in, to save memory")
+    gradient_checkpointing: bool = option(False, flag, "training", "recompute activations to save memory")
+    optimizer: str = option("adamw", choice("adamw", "muon"), "training", "adamw, or muon for matrices", "O")
+    lr: float | None = option(
+        None, number(0, 1), "training", "peak learning rate (default: by model size; a tenth of that with --from)", "LR"
+    )
+    schedule: str = option(
+        "cosine", choice("cosine", "linear", "constant", "wsd"), "training", "after the warm-up", "S"
+    )
+    final_lr: float = option(0.1, number(0, 1), "training", "learning rate at the end, as a fraction of --lr", "X")
+    warmup: float = option(0.05, number(0, 1e9), "training", "warm-up steps; below 1, a fraction of the steps")
+    weight_decay: float = option(0.1, number(0, 10), "training", "of matrices; norms and embeddings have none", "X")
+    seed: int = option(0, whole, "training", "of the weights and of the order of the data")
+    on_nan: str = option(
         "stop",
-        _choice("stop", "skip"),
+        choice("stop", "skip"),
         "training",
         "at a loss that explodes or is no number: stop, or skip the step",
         "stop|skip",
     )
-    dtype: str = _option(
-        "auto", _choice("auto", "fp32", "bf16"), "training", "auto, fp32 or bf16 (autocast; weights stay fp32)", "T"
+    dtype: str = option(
+        "auto", choice("auto", "fp32", "bf16"), "training", "auto, fp32 or bf16 (autocast; weights stay fp32)", "T"
     )
 
-    out: str = _option("runs/foveate", _text, "run directory", "the run directory", "DIR")
-    save_every: int | None = _option(None, _count, "run directory", "steps between checkpoints (default: a tenth)")
-    keep: int = _option(2, _count, "run directory", "checkpoints to keep, the newest ones")
-    keep_best: bool = _option(True, _flag, "run directory", "keep that of the best validation too (default)")
-    log_every: int | None = _option(None, _count, "run directory", "steps per line of metrics.jsonl")
-    eval_every: int | None = _option(None, _count, "run directory", "steps between validations (default: a tenth)")
-    eval_tokens: int | None = _option(None, _count, "run directory", "validation tokens to score each time")
-    tensorboard: bool = _option(False, _flag, "run directory", "write TensorBoard event files too")
-    workers: int = _option(0, _whole, "run directory", "processes that read data; 0 is best for files on disk")
-    parallel: str = _option(
+    out: str = option("runs/foveate", text, "run directory", "the run directory", "DIR")
+    save_every: int | None = option(None, count, "run directory", "steps between checkpoints (default: a tenth)")
+    keep: int = option(2, count, "run directory", "checkpoints to keep, the newest ones")
+    keep_best: bool = option(True, flag, "run directory", "keep that of the best validation too (default)")
+    log_every: int | None = option(None, count, "run directory", "steps per line of metrics.jsonl")
+    eval_every: int | None = option(None, count, "run directory", "steps between validations (default: a tenth)")
+    eval_tokens: int | None = option(None, count, "run directory", "validation tokens to score each time")
+    tensorboard: bool = option(False, flag, "run directory", "write TensorBoard event files too")
+    report_to: tuple[str, ...] = option((), texts, "run directory", f"tell these too: {', '.join(TRACKERS)}", "TRACKER")
+    compile: bool = option(False, flag, "run directory", "compile the model: minutes at first, then faster")
+    workers: int = option(0, whole, "run directory", "processes that read data; 0 is best for files on disk")
+    parallel: str = option(
         "ddp",
-        _choice("ddp", "fsdp"),
+        choice("ddp", "fsdp"),
         "run directory",
         "of several processes, under torchrun: each has the model (ddp) or a part of it (fsdp)",
         "ddp|fsdp",
     )
-    device: str = _option("auto", _choice("auto", "cpu", "cuda", "mps"), "run directory", "auto, cpu, cuda or mps", "D")
+    device: str = option("auto", choice("auto", "cpu", "cuda", "mps"), "run directory", "auto, cpu, cuda or mps", "D")
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if value is None and option.default is None:
+        if self.tokenizer is None:
+            object.__setattr__(self, "tokenizer", self.from_ or self.teacher or "bpe:4096")
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if value is None and setting.default is None:
                 continue
             try:
-                object.__setattr__(self, option.name, option.metadata["read"](value))
+                object.__setattr__(self, setting.name, setting.metadata["read"](value))
             except FoveateError as error:
-                names_itself = option.name in ("walk", "levels")
-                raise FoveateError(f"{error}" if names_itself else f"{flag_name(option.name)}: {error}") from None
+                names_itself = setting.name in ("walk", "levels")
+                raise FoveateError(f"{error}" if names_itself else f"{flag_name(setting.name)}: {error}") from None
         self._check()
+        check_together(self)
 
     def _check(self) -> None:
         if self.context < 2:
@@ -238,7 +194,7 @@ class TrainSettings:
         tenth = -(-self.steps // 10)
         return replace(
             self._with_absolute_paths(),
-            lr=self.lr if self.lr is not None else default_lr(parameters),
+            lr=self.lr if self.lr is not None else default_lr(parameters, tuned=bool(self.from_) and not self.lora),
             save_every=self.save_every or min(tenth, 1000),
             log_every=self.log_every or max(1, min(10, self.steps // 50)),
             eval_every=self.eval_every or min(tenth, 1000),
@@ -264,8 +220,12 @@ class TrainSettings:
 
     def _with_absolute_paths(self) -> TrainSettings:
         """Files named independently of the working directory, so that a run resumes from anywhere."""
-        data, valid_data = (tuple(map(_absolute, names)) for names in (self.data, self.valid_data))
-        return replace(self, data=data, valid_data=valid_data, tokenizer=_absolute(self.tokenizer))
+        named: dict[str, Any] = {}
+        for name in FILES:
+            value = getattr(self, name)
+            if value is not None:
+                named[name] = tuple(map(_absolute, value)) if isinstance(value, tuple) else _absolute(value)
+        return replace(self, **named)
 
     def command(self, *, public: bool = False) -> str:
         """The command line that trains this model: what differs from the defaults and matters to the model.
@@ -273,9 +233,13 @@ class TrainSettings:
         ``public``: for a model card, which tells neither where files were nor where the run went.
         """
         words = ["foveate", "train"]
-        for option in fields(self):
-            name, value = option.name, getattr(self, option.name)
-            if value == option.default or name in UNTOLD or (public and name == "out"):
+        plain = TrainSettings(from_=self.from_, teacher=self.teacher)  # what a start brings need not be said
+        for setting in fields(self):
+            name, value = setting.name, getattr(self, setting.name)
+            brought = self.from_ is not None and setting.metadata["group"] in ("shape", "model")
+            if value == setting.default or name in UNTOLD or brought or (public and name == "out"):
+                continue
+            if name == "tokenizer" and value == plain.tokenizer:
                 continue
             if public and name in FILES:
                 value = tuple(map(_file_name, value)) if isinstance(value, tuple) else _file_name(value)
@@ -285,40 +249,43 @@ class TrainSettings:
     def to_yaml(self) -> str:
         import yaml
 
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        plain = {
+            name.rstrip("_"): list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
         return "# foveate train --config THIS-FILE --out DIR repeats this run\n" + yaml.safe_dump(
             plain, sort_keys=False, allow_unicode=True
         )
 
 
 def flag_name(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--" + name.strip("_").replace("_", "-")
 
 
 def _flag_words(name: str, value: Any) -> list[str]:
     """A setting as words of a command line that reads it back."""
-    flag = flag_name(name)
+    spelled = flag_name(name)
     if isinstance(value, bool):
-        return [flag if value else flag.replace("--", "--no-", 1)]
+        return [spelled if value else spelled.replace("--", "--no-", 1)]
     if isinstance(value, Mapping):
         return [
-            flag,
+            spelled,
             *(f"{stride}:{','.join(f'{k}={v}' for k, v in level.items())}" for stride, level in value.items()),
         ]
     values = [str(one) for one in (value if isinstance(value, tuple) else [value])]
     if any(one.startswith("-") for one in values):  # which would be read as a flag
-        return [f"{flag}={one}" for one in values]
-    return [flag, *values]
+        return [f"{spelled}={one}" for one in values]
+    return [spelled, *values]
 
 
-def default_lr(parameters: int) -> float:
+def default_lr(parameters: int, *, tuned: bool = False) -> float:
     """A peak rate for AdamW that falls with the size of the model to the power 0.4, at most 6e-3.
 
     It is 4e-3 at 3 million parameters, which all walks of experiments/rates.yaml bear (4e-3 and 8e-3 were the best),
     and so 9e-4 at 125 million and 3e-4 at 1.5 billion, close to what published models of those sizes used. The
-    embedding does not count.
+    embedding does not count. Weights that are only ``tuned`` further bear a tenth.
     """
-    return float(f"{min(6e-3, 4e-3 * (3e6 / max(1, parameters)) ** 0.4):.2g}")
+    peak = min(6e-3, 4e-3 * (3e6 / max(1, parameters)) ** 0.4)
+    return float(f"{peak / 10 if tuned else peak:.2g}")
 
 
 def _absolute(name: str) -> str:
@@ -346,7 +313,7 @@ def read_settings_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(given, dict):
         raise FoveateError(f"{path} is not a mapping of settings; write lines such as 'hidden: 256'")
-    names = [option.name for option in fields(TrainSettings)]
+    names = [setting.name.rstrip("_") for setting in fields(TrainSettings)]
     read = {}
     for key, value in given.items():
         name = str(key).replace("-", "_")
@@ -355,5 +322,5 @@ def read_settings_file(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise FoveateError(
                 f"{path}: there is no setting {key!r}" + (f"; did you mean {close[0]}?" if close else "")
             )
-        read[name] = value
+        read["from_" if name == "from" else name] = value
     return read

@@ -18,24 +18,17 @@ from torch.nn.parallel import DistributedDataParallel
 from foveate.train.distributed import World
 
 
-def spread(model: Any, world: World, device: torch.device, *, sharded: bool, context: int) -> Any:
-    """What to call for ``model``, which moves to ``device``, so that gradients are those of all processes' mean.
-
-    With ``sharded`` it moves there part by part: whole it may not fit.
-    """
-    if world.size == 1:
-        return model.to(device)
-    return shard(model, world, device) if sharded else copy_to_all(model.to(device), context)
-
-
-def copy_to_all(model: Any, context: int) -> nn.Module:
-    """``model`` with its gradients averaged over all processes.
+def copy_to_all(model: Any, world: World, context: int) -> Any:
+    """What to call for ``model`` so that the gradients of its copies are averaged over all processes.
 
     DDP waits for a gradient of every parameter, or searches the graph of each step for those that get none, such as
     those of levels beyond ``context`` tokens. They are the same for all sequences of that length, so one is asked.
     """
+    if world.size == 1 or is_sharded(model):
+        return model
     ids_BT = torch.zeros(1, context, dtype=torch.long, device=model.device)
-    model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss.backward()
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss.backward()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.grad is not None)
     model.zero_grad(set_to_none=True)
@@ -74,6 +67,10 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
                     yield member
 
 
+def is_sharded(model: nn.Module) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
 def is_finite(model: nn.Module) -> bool:
     """Whether all that this process has of the weights are numbers."""
     mine = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in model.parameters())
@@ -87,7 +84,7 @@ def whole(value: Any) -> Any:
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
     """Weights and saved buffers by name, a tied one once; None where they are whole as they are."""
-    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if not is_sharded(model):
         return None
     persistent = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}

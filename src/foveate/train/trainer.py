@@ -30,8 +30,10 @@ from foveate.train.evaluate import evaluate
 from foveate.train.ledger import Ledger
 from foveate.train.metrics import Metrics
 from foveate.train.optimizer import make_optimizer, set_rate
+from foveate.train.parts import parts_to_train, train_only
 from foveate.train.schedule import learning_rate
 from foveate.train.settings import SETTINGS_FILE, TrainSettings
+from foveate.train.start import save_model
 from foveate.train.state import (
     OPTIMIZER_FILE,
     PROCESS_FILE,
@@ -107,6 +109,8 @@ class Trainer:
             self._take_step([next(batches) for _ in range(self.settings.accumulate)])
             if self._end_step():
                 break
+            if self.step == self.stage_end:
+                self._enter_stage()
 
     # what is computed
 
@@ -115,13 +119,27 @@ class Trainer:
         set_seed(settings.seed % 2**32)
         if settings.gradient_checkpointing:
             checkpoint_activations(self.model)
-        sharded = settings.parallel == "fsdp"
-        self.forward = spread.spread(self.model, self.world, self.device, sharded=sharded, context=settings.context)
-        self.optimizer = make_optimizer(self.model, settings)  # of what its parameters have become
+        self.names, self.stages = parts_to_train(self.model, settings)
+        if settings.parallel == "fsdp" and self.world.size > 1:
+            spread.shard(self.model, self.world, self.device)
+        else:
+            self.model.to(self.device)  # type: ignore[arg-type]
+        self.optimizer = make_optimizer(self.model, settings, self.names)  # of what its parameters have become
         if checkpoint is not None:
             self._restore(checkpoint)
+        self._enter_stage()
         self.model.train()
         self.ledger.start_clock()
+
+    def _enter_stage(self) -> None:
+        """From the next step on, train what its stage is to train."""
+        self.stage_end, trained = next(
+            ((last, names) for last, names in self.stages if self.step < last), (self.settings.steps, self.names)
+        )
+        train_only(self.model, trained)
+        self.forward = self.copies = spread.copy_to_all(self.model, self.world, self.settings.context)
+        if self.settings.compile:
+            self.forward = torch.compile(self.copies)
 
     def _take_step(self, parts: list[dict[str, Tensor]]) -> None:
         targets = sum(int((part["labels"][:, 1:] != -100).sum()) for part in parts)
@@ -129,13 +147,13 @@ class Trainer:
         self.rate = set_rate(self.optimizer, learning_rate(self.step, self.settings))
         for number, part_BT in enumerate(parts, 1):
             inputs_BT = {name: ids_BT.to(self.device, non_blocking=True) for name, ids_BT in part_BT.items()}
-            with spread.gathering(self.forward, number == len(parts)):
+            with spread.gathering(self.copies, number == len(parts)):
                 loss = self.compute_loss(inputs_BT, in_all)
                 loss.backward()
             self.ledger.add_loss(self.world.mean(loss.detach()))
         self.norm = spread.whole(clip_grad_norm_(self.model.parameters(), MAX_NORM))
         # what a GradScaler tells a fused optimizer: with 1 it changes neither weights nor its own state
-        self.optimizer.found_inf = self.ledger.end_step(self.norm)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = self.ledger.end_step(self.norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -261,7 +279,7 @@ class Trainer:
     def _write(self, weights: dict[str, Tensor] | None, optimizer_state: dict[str, Any]) -> None:
         assert self.metrics is not None
         with self.checkpoints.writing(self.step) as (folder, notes):
-            self.model.save_pretrained(folder, state_dict=weights)
+            save_model(self.model, folder, self.settings, weights)
             self.tokenizer.save_pretrained(folder)
             save_optimizer(folder / OPTIMIZER_FILE, optimizer_state)
             ledger, tensors = self.ledger.state()
