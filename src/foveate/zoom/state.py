@@ -1,0 +1,217 @@
+"""What a zoom layer remembers, written in place: one tensor of slots, sorted block by block as text leaves the near.
+
+A block's order is kept, so that text can be taken back: what is no longer far returns to the order it came in.
+
+Shape legend: R rows, H query heads, K key heads, C new tokens, L slots, n keys of a block, d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.errors import FoveateError
+from foveate.zoom.attend import Album, attend
+from foveate.zoom.plan import ZoomPlan
+from foveate.zoom.sort import sorted_order
+
+BYTES_AT_ONCE = 1 << 26  # what the queries of one step of a long call may gather
+
+
+def queries_at_once(plan: ZoomPlan, rows: int, heads: int, kv_heads: int, width: int, length: int, size: int) -> int:
+    """How many queries of a call to take together, so that what they read fits in ``BYTES_AT_ONCE``."""
+    keys, summaries = plan.reads(length)
+    vectors = 2 * rows * kv_heads * (keys + summaries) * width * size
+    scores = 12 * rows * heads * (keys + summaries + plan.block)
+    return max(1, min(plan.block, BYTES_AT_ONCE // (vectors + scores)))
+
+
+class ZoomState:
+    """Keys and values of the rows of a batch, each on its own clock.
+
+    Attributes:
+        lengths: tokens read by each row.
+    """
+
+    def __init__(self, plan: ZoomPlan) -> None:
+        self.plan = plan
+        self.lengths: list[int] = []
+        self._sorted: list[int] = []  # complete blocks of each row that lie in order
+        self._tensors: dict[str, Tensor] = {}
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, capacity included."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit without growing."""
+        return self._tensors["keys"].shape[2] + self.plan.sinks if self._tensors else 0
+
+    @property
+    def album(self) -> Album:
+        t = self._tensors
+        means = [(t[f"mean_keys_{size}"], t[f"mean_values_{size}"]) for size in self.plan.levels]
+        return Album((t["sink_keys"], t["sink_values"]), (t["keys"], t["values"]), means)
+
+    @torch.no_grad()
+    def read(
+        self, q_RHCd: Tensor, k_RKCd: Tensor, v_RKCd: Tensor, *, counts: Sequence[int] | None = None, scale: float
+    ) -> Tensor:
+        """Take in the new tokens' keys and values, and answer their queries, [R, H, C, d].
+
+        Args:
+            counts: how many of the C columns are each row's, from the first on; the others' outputs mean nothing.
+            scale: of the products of queries and keys.
+
+        Raises:
+            FoveateError: for another number of rows than before, and for tensors that want gradients: a state
+                written in place has none. ``zoom_attention`` reads a whole text with gradients.
+        """
+        R, H, C, d = q_RHCd.shape
+        K = k_RKCd.shape[1]
+        if not self.lengths:
+            self.lengths, self._sorted = [0] * R, [0] * R
+        if len(self.lengths) != R:
+            raise FoveateError(f"zoom: {R} rows for a state of {len(self.lengths)}; use take_rows to change them")
+        counts = [C] * R if counts is None else list(counts)
+        self.reserve(max(length + n for length, n in zip(self.lengths, counts, strict=True)), k_RKCd, v_RKCd)
+        at_once = queries_at_once(self.plan, R, H, K, d, max(self.lengths) + C, k_RKCd.element_size())
+        out_RHCd = torch.empty(R, H, C, v_RKCd.shape[-1], dtype=q_RHCd.dtype, device=q_RHCd.device)
+        a = 0
+        while a < C:
+            firsts = list(self.lengths)
+            runs = [self.plan.alike(first) for first, count in zip(firsts, counts, strict=True) if count > a]
+            b = min(C, a + min([at_once, *runs]))
+            self._write(k_RKCd[:, :, a:b], v_RKCd[:, :, a:b], [max(0, min(n, b) - a) for n in counts])
+            out_RHCd[:, :, a:b] = attend(q_RHCd[:, :, a:b], firsts, self.album, self.plan, scale)
+            a = b
+        return out_RHCd
+
+    def reserve(self, tokens: int, k_RKCd: Tensor, v_RKCd: Tensor) -> None:
+        """Make room for rows of ``tokens`` tokens of the shape of these."""
+        plan, block = self.plan, self.plan.block
+        old = self._tensors.get("keys")
+        held = 0 if old is None else old.shape[2]
+        if old is not None and tokens <= held + plan.sinks:
+            return
+        R, K = k_RKCd.shape[:2]
+        slots = max(tokens - plan.sinks, 1) if old is None else max(tokens - plan.sinks, held + held // 4)
+        slots = -(-slots // block) * block
+
+        def grown(name: str, like: Tensor, count: int, dtype: torch.dtype | None = None) -> None:
+            shape = (R, K, count) if dtype else (R, K, count, like.shape[-1])
+            # zeros: what no query sees is read and weighted by 0
+            new = torch.zeros(shape, dtype=dtype or like.dtype, device=like.device)
+            if name in self._tensors:
+                new[:, :, : self._tensors[name].shape[2]] = self._tensors[name]
+            self._tensors[name] = new
+
+        for name, like in (("keys", k_RKCd), ("values", v_RKCd)):
+            grown(name, like, slots)
+            grown(f"sink_{name}", like, plan.sinks)
+            for size in plan.levels:
+                grown(f"mean_{name}_{size}", like, slots // size)
+        grown("order", k_RKCd, slots, torch.int16)
+
+    def _write(self, k_RKCd: Tensor, v_RKCd: Tensor, counts: Sequence[int]) -> None:
+        """Append ``counts`` new tokens to the rows, and file what became complete."""
+        for rows, start, count in self._alike(counts):
+            sinks = min(count, max(0, self.plan.sinks - start))
+            slot = max(0, start - self.plan.sinks)
+            for name, new in (("keys", k_RKCd), ("values", v_RKCd)):
+                if sinks:
+                    self._tensors[f"sink_{name}"][rows, :, start : start + sinks] = new[rows, :, :sinks]
+                if count > sinks:
+                    self._tensors[name][rows, :, slot : slot + count - sinks] = new[rows, :, sinks:count]
+            if count > sinks:
+                self._summarise(rows, slot, slot + count - sinks)
+            self._sort(rows, self.plan.blocks(start + count - 1))
+        self.lengths = [length + n for length, n in zip(self.lengths, counts, strict=True)]
+
+    def _alike(self, counts: Sequence[int]) -> list[tuple[slice, int, int]]:
+        """Rows to write, their length and number of new tokens: all at once if they are alike, else one by one."""
+        if len(set(self.lengths)) == 1 and len(set(counts)) == 1 and len(set(self._sorted)) == 1:
+            return [(slice(None), self.lengths[0], counts[0])] if counts[0] else []
+        each = enumerate(zip(self.lengths, counts, strict=True))
+        return [(slice(row, row + 1), length, count) for row, (length, count) in each if count]
+
+    def _summarise(self, rows: slice, first: int, end: int) -> None:
+        """Means of the contiguous groups that were completed by the slots from ``first`` to below ``end``."""
+        for size in self.plan.groups:
+            a, b = first // size, end // size
+            if size <= self.plan.step and a < b:
+                self._write_means(rows, size, a * size, b * size)
+
+    def _write_means(self, rows: slice, size: int, a: int, b: int) -> None:
+        for name in ("keys", "values"):
+            means = self._tensors[name][rows, :, a:b].unflatten(2, (-1, size)).mean(3)
+            self._tensors[f"mean_{name}_{size}"][rows, :, a // size : b // size] = means
+
+    def _sort(self, rows: slice, blocks: int) -> None:
+        """Sort every block of these rows up to ``blocks`` that is not."""
+        block = self.plan.block
+        for number in range(self._sorted[rows][0], blocks):
+            a, b = number * block, (number + 1) * block
+            order_RKn = sorted_order(self._tensors["keys"][rows, :, a:b], self.plan.groups[-1])
+            self._place(rows, a, b, order_RKn)
+            self._tensors["order"][rows, :, a:b] = order_RKn.to(torch.int16)
+            for size in self.plan.levels:
+                self._write_means(rows, size, a, b)
+        self._sorted[rows] = [max(blocks, self._sorted[rows][0])] * len(self._sorted[rows])
+
+    def _place(self, rows: slice, a: int, b: int, order_RKn: Tensor) -> None:
+        for name in ("keys", "values"):
+            x = self._tensors[name][rows, :, a:b]
+            self._tensors[name][rows, :, a:b] = x.gather(2, order_RKn[..., None].expand_as(x))
+
+    @torch.no_grad()
+    def remove_last(self, tokens: int) -> None:
+        """Take the last ``tokens`` tokens of every row back."""
+        if tokens < 0 or any(length < tokens for length in self.lengths):
+            raise FoveateError(f"zoom: cannot remove {tokens} tokens of rows of {self.lengths}")
+        for row, length in enumerate(self.lengths):
+            self.lengths[row] = length - tokens
+            blocks = self.plan.blocks(self.lengths[row] - 1)
+            self._unsort(slice(row, row + 1), blocks)
+
+    def _unsort(self, rows: slice, blocks: int) -> None:
+        block = self.plan.block
+        for number in range(blocks, self._sorted[rows][0]):
+            a, b = number * block, (number + 1) * block
+            self._place(rows, a, b, self._tensors["order"][rows, :, a:b].long().argsort(-1))
+            self._summarise(rows, a, b)
+        self._sorted[rows] = [min(blocks, count) for count in self._sorted[rows]]
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Row i becomes the old row ``rows[i]``; rows may repeat or be left out."""
+        index = rows.tolist()
+        self.lengths, self._sorted = ([old[i] for i in index] for old in (self.lengths, self._sorted))
+        self._tensors = {n: t.index_select(0, rows.to(t.device)) for n, t in self._tensors.items()}
+
+    def clear(self) -> None:
+        """Forget everything, and free the memory."""
+        self.lengths, self._sorted, self._tensors = [], [], {}
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All that the state is, without spare capacity: counts, and tensors by name."""
+        slots = max([0, *self.lengths]) - self.plan.sinks
+        slots = -(-max(slots, 1) // self.plan.block) * self.plan.block
+        tensors = {}
+        for name, tensor in self._tensors.items():
+            size = int(name.rsplit("_", 1)[1]) if name.startswith("mean_") else 1
+            tensors[name] = (tensor if name.startswith("sink_") else tensor[:, :, : slots // size]).contiguous()
+        return {"lengths": self.lengths, "sorted": self._sorted}, tensors
+
+    def restore(self, counts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Become the state that was ``saved``."""
+        self.lengths, self._sorted = list(counts["lengths"]), list(counts["sorted"])
+        self._tensors = dict(tensors)
