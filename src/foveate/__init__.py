@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from foveate.hf.configuration_foveate import FoveateConfig
     from foveate.hf.modeling_foveate import FoveateForCausalLM
     from foveate.hf.stream import stream, stream_batch
+    from foveate.hf.zoom import zoom
+    from foveate.hf.zoom_cache import ZoomCache
     from foveate.loading import load
     from foveate.loading.decoding import load_for_decoding
     from foveate.probes.plan import ShufflePlan
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from foveate.probes.shuffle import probe_shuffle
     from foveate.probes.truncate import TruncatePlan, probe_truncate
     from foveate.probes.word_loss import Reader
+    from foveate.zooming.plan import ZoomPlan
 
 __version__ = "0.1.0"
 
@@ -32,6 +35,8 @@ __all__ = [
     "Run",
     "ShufflePlan",
     "TruncatePlan",
+    "ZoomCache",
+    "ZoomPlan",
     "load",
     "load_for_decoding",
     "probe_rare",
@@ -39,6 +44,7 @@ __all__ = [
     "probe_truncate",
     "stream",
     "stream_batch",
+    "zoom",
 ]
 
 _LAZY = {
@@ -48,6 +54,8 @@ _LAZY = {
     "Reader": "foveate.probes.word_loss",
     "ShufflePlan": "foveate.probes.plan",
     "TruncatePlan": "foveate.probes.truncate",
+    "ZoomCache": "foveate.hf.zoom_cache",
+    "ZoomPlan": "foveate.zooming.plan",
     "load": "foveate.loading",
     "load_for_decoding": "foveate.loading.decoding",
     "probe_rare": "foveate.probes.rare_words",
@@ -55,6 +63,7 @@ _LAZY = {
     "probe_truncate": "foveate.probes.truncate",
     "stream": "foveate.hf.stream",
     "stream_batch": "foveate.hf.stream",
+    "zoom": "foveate.hf.zoom",
 }
 
 

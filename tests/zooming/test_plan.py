@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foveate.errors import FoveateError
-from foveate.zoom import ZoomPlan
+from foveate.zooming import ZoomPlan
 
 
 @pytest.mark.parametrize(

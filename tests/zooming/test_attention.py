@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from foveate.errors import FoveateError
-from foveate.zoom import ZoomPlan, ZoomState, zoom_attention
-from foveate.zoom.reference import opened_keys, reference
+from foveate.zooming import ZoomPlan, ZoomState, zoom_attention
+from foveate.zooming.reference import opened_keys, reference
 
 SMALL = {"near": 5, "sinks": 2, "block": 16, "groups": (8, 4, 2)}
 PLANS = {
@@ -77,7 +77,7 @@ def test_the_last_queries_of_a_text_alone() -> None:
 def test_few_queries_at_once(monkeypatch) -> None:
     tensors, plan = texts(67), PLANS["tree, thumbnails"]
     whole = zoom_attention(*tensors, plan, scale=SCALE)
-    monkeypatch.setattr("foveate.zoom.state.BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("foveate.zooming.state.BYTES_AT_ONCE", 1)
     torch.testing.assert_close(zoom_attention(*tensors, plan, scale=SCALE), whole)
     torch.testing.assert_close(ZoomState(plan).read(*tensors, scale=SCALE), whole)
 

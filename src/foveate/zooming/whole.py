@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate.zoom.attend import Album, attend
-from foveate.zoom.plan import ZoomPlan
-from foveate.zoom.sort import sorted_order
-from foveate.zoom.state import queries_at_once
+from foveate.zooming.attend import Album, attend
+from foveate.zooming.plan import ZoomPlan
+from foveate.zooming.sort import sorted_order
+from foveate.zooming.state import queries_at_once
 
 
 def zoom_attention(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from foveate.zoom.reference import split
-from foveate.zoom.sort import _along_principal, sorted_order
+from foveate.zooming.reference import split
+from foveate.zooming.sort import _along_principal, sorted_order
 
 
 def test_an_order_is_a_permutation_and_equals_one_head_at_a_time() -> None:

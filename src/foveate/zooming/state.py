@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from foveate.errors import FoveateError
-from foveate.zoom.attend import Album, attend
-from foveate.zoom.plan import ZoomPlan
-from foveate.zoom.sort import sorted_order
+from foveate.zooming.attend import Album, attend
+from foveate.zooming.plan import ZoomPlan
+from foveate.zooming.sort import sorted_order
 
 BYTES_AT_ONCE = 1 << 26  # what the queries of one step of a long call may gather
 

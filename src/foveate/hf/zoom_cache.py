@@ -1,0 +1,172 @@
+"""The cache of a zoomed transformers model: a zoom state for every layer that zooms, transformers' own for the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+
+from foveate.errors import FoveateError, shown
+from foveate.hf.zoom_attention import STATE
+from foveate.zooming import ZoomPlan, ZoomState
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+class ZoomLayer(CacheLayerMixin):
+    """One layer's zoom state. The attention function finds it on the keys that ``update`` returns, and writes it."""
+
+    is_sliding = False
+    is_croppable = True
+
+    def __init__(self, plan: ZoomPlan) -> None:
+        super().__init__()
+        self.state = ZoomState(plan)
+        self.columns = 0  # padding counted
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.is_initialized = True
+        self.columns += key_states.shape[2]
+        marked = key_states.view(key_states.shape)
+        setattr(marked, STATE, self.state)
+        return marked, value_states
+
+    def get_seq_length(self) -> int:
+        return self.columns
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.columns + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def crop(self, tokens_to_remove: int) -> None:
+        if tokens_to_remove > 0:
+            raise FoveateError(f"crop({tokens_to_remove}): pass a negative number, the tokens to remove")
+        if tokens_to_remove and self.is_initialized:
+            self.state.remove_last(-tokens_to_remove)
+            self.columns += tokens_to_remove
+
+    def reset(self) -> None:
+        self.state.clear()
+        self.columns, self.is_initialized = 0, False
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        if self.columns:
+            self.state.take_rows(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.columns:
+            self.state.take_rows(torch.arange(self.state.rows).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self.columns:
+            indices = torch.as_tensor(indices)
+            self.state.take_rows(indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices)
+
+    def offload(self) -> None:
+        raise FoveateError("a zoom cache is not offloaded by transformers: leave offloading out")
+
+    prefetch = offload
+
+
+class ZoomCache(Cache):
+    """What a zoomed model has read.
+
+    Args:
+        config: the model's.
+        plans: one per layer, ``None`` for a layer that does not zoom.
+    """
+
+    def __init__(self, config: PreTrainedConfig, plans: Sequence[ZoomPlan | None]) -> None:
+        layers = list(DynamicCache(config=config).layers)
+        for index, (layer, plan) in enumerate(zip(layers, plans, strict=True)):
+            if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+                raise FoveateError(f"zoom has no cache for layer {index}, whose own is a {type(layer).__name__}")
+            if plan is not None and type(layer) is DynamicLayer:
+                layers[index] = ZoomLayer(plan)
+        super().__init__(layers=layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, capacity included."""
+        held = 0
+        for layer in self.layers:
+            if isinstance(layer, ZoomLayer):
+                held += layer.state.nbytes
+            elif layer.is_initialized:
+                held += layer.keys.nbytes + layer.values.nbytes
+        return held
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"ZoomCache(columns={self.get_seq_length()}, bytes={self.nbytes})"
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.layers[layer_idx].get_seq_length()  # type: ignore[no-any-return]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last ``-tokens_to_remove`` columns, which must be tokens in every row."""
+        for layer in self.layers:
+            state = layer.state if isinstance(layer, ZoomLayer) else None
+            if state and layer.columns and min(state.lengths) < max(state.lengths) and tokens_to_remove:
+                # which rows' last columns were padding is not kept
+                raise FoveateError("zoom: rows of different lengths cannot be cropped")
+        super().crop(tokens_to_remove)
+
+    def save(self, path: str | Path, model: Any) -> None:
+        """Write what ``model`` has read to one safetensors file: beside it first, then in its place."""
+        from foveate.hf.zoom_file import save
+
+        save(self, Path(path), model)
+
+    @classmethod
+    def load(cls, path: str | Path, model: Any) -> ZoomCache:
+        """A saved cache, on the model's device.
+
+        Raises:
+            FoveateError: no such file, not a zoom cache, or one of another model or of other settings.
+        """
+        from foveate.hf.zoom_file import load
+
+        return load(Path(path), model)
+
+
+def layer_tensors(layer: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """All that a layer of a zoom cache is."""
+    if isinstance(layer, ZoomLayer):
+        counts, tensors = layer.state.saved()
+        return {**counts, "columns": layer.columns}, tensors
+    if not layer.is_initialized:
+        return {}, {}
+    counts = {"columns": layer.get_seq_length()}
+    return counts, {"keys": layer.keys.contiguous(), "values": layer.values.contiguous()}
+
+
+def fill_layer(layer: Any, counts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Make an empty layer what ``layer_tensors`` said."""
+    if not counts or not tensors:
+        return
+    if isinstance(layer, ZoomLayer):
+        layer.state.restore(counts, tensors)
+        layer.columns, layer.is_initialized = counts["columns"], True
+        return
+    layer.lazy_initialization(tensors["keys"], tensors["values"])
+    layer.keys, layer.values = tensors["keys"], tensors["values"]
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        layer.cumulative_length = counts["columns"]
+    elif layer.get_seq_length() != counts["columns"]:
+        raise FoveateError(f"a layer of {shown(json.dumps(counts))} holds {layer.get_seq_length()} columns")
