@@ -84,9 +84,8 @@ def test_a_cache_in_any_pieces_equals_none(family) -> None:
     model, x = make(family), some_tokens()
     zoomed = foveate.zoom(model, **TREE)
     whole = model(x, use_cache=False).logits
-    cache, outs = zoomed.cache(), []
-    for part in x.split([30, 1, 1, 25, 13], 1):
-        outs.append(model(part, past_key_values=cache).logits)
+    cache = zoomed.cache()
+    outs = [model(part, past_key_values=cache).logits for part in x.split([30, 1, 1, 25, 13], 1)]
     torch.testing.assert_close(torch.cat(outs, 1), whole, rtol=0, atol=CLOSE[family])
     assert cache.get_seq_length() == 70
 

@@ -75,7 +75,8 @@ class Zoomed:
     """A model that zooms, until ``undo``."""
 
     def __init__(self, model: PreTrainedModel, plans: Sequence[ZoomPlan | None]) -> None:
-        self.model, self.plans = model, list(plans)
+        self.model: Any = model
+        self.plans = list(plans)
         self._before: str | None = None
         self._hooks: list[Any] = []
         self._modules: list[nn.Module] = []
@@ -103,8 +104,8 @@ class Zoomed:
         self._modules = _attending(model)
         if len(self._modules) != len(self.plans):
             raise FoveateError(
-                f"{type(model).__name__}: {len(self._modules)} of {len(self.plans)} layers attend through transformers' "
-                "attention interface; recurrent layers and attention of their own are not zoomed"
+                f"{type(model).__name__}: {len(self._modules)} of {len(self.plans)} layers attend through "
+                "transformers' attention interface; recurrent layers and attention of their own are not zoomed"
             )
         for module, plan in zip(self._modules, self.plans, strict=True):
             setattr(module, interface.PLAN, plan)
@@ -122,7 +123,7 @@ class Zoomed:
                     model_kwargs[name] = self.cache()
             return result
 
-        model._prepare_cache_for_generation = prepare_cache  # type: ignore[method-assign]
+        model._prepare_cache_for_generation = prepare_cache
         setattr(model, ZOOMED, self)
 
     def undo(self) -> None:
@@ -195,7 +196,7 @@ def _plans(
             plan = ZoomPlan(**settings)
         except TypeError as error:
             raise FoveateError(f"zoom: {first_line(error)}") from None
-    plans = [plan] * layers if isinstance(plan, ZoomPlan) else list(plan)
+    plans: list[ZoomPlan | None] = [plan] * layers if isinstance(plan, ZoomPlan) else list(plan)
     if len(plans) != layers:
         raise FoveateError(f"zoom: {len(plans)} plans for a model of {layers} layers")
     for layer in dense:

@@ -32,19 +32,19 @@ probed: list[Any] | None = None  # modules that attended, while zoom() finds the
 class Real:
     """Which of the new columns are tokens, the tokens' columns first, and how many each row has."""
 
-    order_BC: Tensor
+    order: Tensor  # of the columns, [B, C]
     counts: list[int]
 
     def packed(self, x_BHCd: Tensor) -> Tensor:
         """Each row's tokens first, padding after them."""
-        return x_BHCd.gather(2, self.order_BC[:, None, :, None].expand_as(x_BHCd))
+        return x_BHCd.gather(2, self.order[:, None, :, None].expand_as(x_BHCd))
 
     def unpacked(self, x_BHCd: Tensor) -> Tensor:
         """Back to the columns they came from; padding is 0."""
         index = torch.arange(x_BHCd.shape[2], device=x_BHCd.device)
         real_BC = index < torch.tensor(self.counts, device=x_BHCd.device)[:, None]
         x_BHCd = x_BHCd.masked_fill(~real_BC[:, None, :, None], 0)
-        place_BC = self.order_BC.argsort(1)
+        place_BC = self.order.argsort(1)
         return x_BHCd.gather(2, place_BC[:, None, :, None].expand_as(x_BHCd))
 
 

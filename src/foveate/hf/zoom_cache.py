@@ -1,4 +1,4 @@
-"""The cache of a zoomed transformers model: a zoom state for every layer that zooms, transformers' own for the others."""
+"""The cache of a zoomed transformers model: a zoom state for each layer that zooms, else transformers' own."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class ZoomCache(Cache):
     """
 
     def __init__(self, config: PreTrainedConfig, plans: Sequence[ZoomPlan | None]) -> None:
-        layers = list(DynamicCache(config=config).layers)
+        layers: list[Any] = list(DynamicCache(config=config).layers)
         for index, (layer, plan) in enumerate(zip(layers, plans, strict=True)):
             if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
                 raise FoveateError(f"zoom has no cache for layer {index}, whose own is a {type(layer).__name__}")
@@ -100,13 +100,7 @@ class ZoomCache(Cache):
     @property
     def nbytes(self) -> int:
         """Bytes held, capacity included."""
-        held = 0
-        for layer in self.layers:
-            if isinstance(layer, ZoomLayer):
-                held += layer.state.nbytes
-            elif layer.is_initialized:
-                held += layer.keys.nbytes + layer.values.nbytes
-        return held
+        return sum(_layer_bytes(layer) for layer in self.layers)
 
     @property
     def is_compileable(self) -> bool:
@@ -116,13 +110,13 @@ class ZoomCache(Cache):
         return f"ZoomCache(columns={self.get_seq_length()}, bytes={self.nbytes})"
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.layers[layer_idx].get_seq_length()  # type: ignore[no-any-return]
+        layer: Any = self.layers[layer_idx]
+        return int(layer.get_seq_length())
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last ``-tokens_to_remove`` columns, which must be tokens in every row."""
         for layer in self.layers:
-            state = layer.state if isinstance(layer, ZoomLayer) else None
-            if state and layer.columns and min(state.lengths) < max(state.lengths) and tokens_to_remove:
+            if tokens_to_remove and isinstance(layer, ZoomLayer) and len(set(layer.state.lengths)) > 1:
                 # which rows' last columns were padding is not kept
                 raise FoveateError("zoom: rows of different lengths cannot be cropped")
         super().crop(tokens_to_remove)
@@ -143,6 +137,12 @@ class ZoomCache(Cache):
         from foveate.hf.zoom_file import load
 
         return load(Path(path), model)
+
+
+def _layer_bytes(layer: Any) -> int:
+    if isinstance(layer, ZoomLayer):
+        return layer.state.nbytes
+    return int(layer.keys.nbytes + layer.values.nbytes) if layer.is_initialized else 0
 
 
 def layer_tensors(layer: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from foveate.errors import FoveateError
 from foveate.files import replacing
-from foveate.hf.zoom_cache import fill_layer, layer_tensors
+from foveate.hf.zoom_cache import ZoomLayer, fill_layer, layer_tensors
 
 if TYPE_CHECKING:
     from foveate.hf.zoom_cache import ZoomCache
@@ -33,7 +33,7 @@ def fingerprint(model: Any) -> str:
 
 
 def _plans(cache: ZoomCache) -> list[Any]:
-    plans = [getattr(layer, "state", None) and layer.state.plan for layer in cache.layers]
+    plans = [layer.state.plan if isinstance(layer, ZoomLayer) else None for layer in cache.layers]
     listed: list[Any] = json.loads(json.dumps([plan and asdict(plan) for plan in plans]))
     return listed
 
