@@ -87,8 +87,10 @@ def place_data(plan: dict[str, Any], folder: str | None) -> None:
         plan["eval"].pop("data")
         return
     for part, key in (("train", "data"), ("train", "valid-data"), ("eval", "data")):
-        if key in plan[part]:
-            plan[part][key] = str(Path(folder, plan[part][key]))
+        named = plan.get(part, {}).get(key)
+        if named is not None:
+            places = [str(Path(folder, name)) for name in (named if isinstance(named, list) else [named])]
+            plan[part][key] = places if isinstance(named, list) else places[0]
 
 
 def cases(plan: dict[str, Any], only: list[str]) -> Iterator[tuple[str, str, int]]:

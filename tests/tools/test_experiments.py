@@ -41,7 +41,8 @@ def test_every_model_of_a_grid_can_be_trained(path: Path) -> None:
             given = {name.replace("-", "_"): value for name, value in given.items()}
             given["tokens"] = count(str(given["tokens"]))
             for name in ("data", "valid_data"):
-                given[name] = (given[name],) if name in given else ()
+                named = given.get(name, ())
+                given[name] = tuple(named) if isinstance(named, list) else (named,) if named else ()
             given["levels"] = tuple(given.get("levels", ()))
             assert parse_walk(TrainSettings(**given).walk)
 
