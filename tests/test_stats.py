@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foveate import stats
-from foveate.stats import intervals, resampled_sums
+from foveate.stats import intervals, ratio_by_turn, resampled_sums, spread
 
 
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 22])
@@ -29,3 +29,9 @@ def test_intervals_of_a_mean_are_those_of_its_standard_error() -> None:
 def test_a_resample_without_a_number_does_not_count() -> None:
     [low], [high] = intervals(np.array([[1.0], [np.nan], [1.0]]))
     assert [low, high] == [1, 1]
+
+
+def test_ratios_are_taken_turn_by_turn() -> None:
+    """A machine half as fast in the second turn: 2 and 8 seconds beside 1 and 2."""
+    assert ratio_by_turn([2, 8, 3], [1, 2, 3]) == (2, 1, 4)  # the ratio of the medians is 1.5
+    assert spread([3.0, 1.0, 2.5]) == (2.5, 1.0, 3.0)

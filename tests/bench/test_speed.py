@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from foveate.bench import decode as decode_module
 from foveate.bench import roofline
+from foveate.bench import train as train_module
 from foveate.bench.decode import time_decoding
 from foveate.bench.peers import make_models
 from foveate.bench.train import time_training
@@ -49,12 +51,38 @@ def test_a_context_too_long_to_read_is_filled(models, monkeypatch) -> None:
 def test_generate_and_a_bare_loop_leave_the_state_alone(models) -> None:
     results = list(time_decoding(models, context=[6, 12], batch=2, tokens=3, repeats=2, through_generate=True))
     assert [r.state_bytes for r in results if r.name == "llama"] == [2 * 3 * 2 * 16 * 4 * n for n in (6, 12)]
+    for r in results:  # of both rows
+        assert r.tokens_per_s == pytest.approx(2 * 1e3 / r.ms_per_token)
 
 
-def test_training_times_a_step_of_each(models) -> None:
-    results = time_training(models, context=8, batch=2, steps=2)
+def test_training_times_a_step_of_each(models, monkeypatch) -> None:
+    """Steps that take 1 s of the first model, 2 s of the second, and so on, by the clock that times them."""
+    seconds = {}
+    step = train_module._Subject.step
+
+    def timed(subject) -> float:
+        step(subject)
+        return seconds.setdefault(subject.name, 1.0 + len(seconds))
+
+    monkeypatch.setattr(train_module._Subject, "step", timed)
+    monkeypatch.setattr(train_module.MatmulPeak, "measure", lambda product: 1e6)
+    results = time_training(models, context=8, batch=2, steps=2, peak=True)
     assert [r.name for r in results] == list(models)
-    assert all(r.tokens_per_s_low <= r.train_tokens_per_s <= r.tokens_per_s_high for r in results)
+    for slow, r in enumerate(results, 1):
+        assert (r.tokens_per_s_low, r.train_tokens_per_s, r.tokens_per_s_high) == pytest.approx((2 * 8 / slow,) * 3)
+        assert (r.ratio_low, r.ratio, r.ratio_high) == pytest.approx((1 / slow,) * 3), "to the speed of the first"
+        assert r.mfu == pytest.approx(r.predicted["train_flops_per_token"] * r.train_tokens_per_s / 1e6)
+
+
+def test_ratios_of_decoding_are_of_times_to_those_of_the_first(models, monkeypatch) -> None:
+    seconds = {}
+    monkeypatch.setattr(
+        decode_module._Subject, "decode", lambda one, tokens: seconds.setdefault(one.name, 1.0 + len(seconds))
+    )
+    results = list(time_decoding(models, context=4, batch=2, tokens=3, repeats=2))
+    for slow, r in enumerate(results, 1):
+        assert (r.ratio_low, r.ratio, r.ratio_high) == (slow, slow, slow)
+        assert (r.ms_per_token, r.tokens_per_s) == (1e3 * slow, 2 / slow)
 
 
 def test_the_command_prints_a_line_per_measurement(capsys) -> None:
@@ -184,7 +212,8 @@ def test_a_token_is_profiled(capsys) -> None:
     [found] = lines(capsys, "decode", "--walk", "2@1", *options)
     profile = found["profile"]
     assert 0 < profile["products_ms"] < profile["operations_ms"]
-    assert 0 <= profile["share_outside"] <= 1
+    inside = profile["products_ms"] / found["ms_per_token"]
+    assert profile["share_outside"] == pytest.approx(max(0, 1 - inside))
     assert sum(calls for name, (_, calls) in profile["longest"].items() if name == "aten::mm") in (0, 2 * 4 + 1)
     assert main(["bench", "decode", "--walk", "2@1", *options, *COMMON[:-1]]) == 0
     assert "outside matrix products" in capsys.readouterr().out

@@ -66,6 +66,10 @@ def test_ends_are_cut_at_a_line_where_one_is_near(tmp_path):
     assert valid_of("x" * 92 + "\n" + "y" * 7) == "y" * 7
     assert valid_of("title\n" + "é" * 94) == "é" * 10
     assert valid_of("ab") == "b"
+    assert valid_of("abc") == "c"
+    # of a tenth that would be 10 of 100 characters, a line makes 5 to 15, no more and no less
+    for ends_at, end in ((84, 15), (83, 10), (94, 5), (95, 10)):
+        assert len(valid_of("x" * ends_at + "\n" + "y" * (99 - ends_at))) == end
 
 
 def test_repeated_documents_stay_together(lines):

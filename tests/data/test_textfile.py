@@ -97,6 +97,7 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path, suffix):
 
 def test_binary_and_wrongly_encoded_files_are_named_with_the_byte(tmp_path):
     assert "byte 3 is NUL" in error_of(write(tmp_path / "a.png", b"abc\0def"))
+    assert "byte 0 is NUL" in error_of(write(tmp_path / "c.bin", b"\0abc"))
     assert "byte 6 is 0xe9" in error_of(write(tmp_path / "a.txt", "abc déf".replace("d", "dd").encode("latin-1")))
     assert "UTF-16" in error_of(write(tmp_path / "b.txt", "abc".encode("utf-16")))
     lines = b'{"text": "good"}\n{"text": "caf\xe9"}\n'

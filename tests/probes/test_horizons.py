@@ -38,8 +38,9 @@ def test_a_step_is_found_where_it_is_and_an_accident_far_away_is_not() -> None:
 
 
 def test_tolerance_is_a_share_of_the_first_distances() -> None:
-    curves = np.stack([np.where(DISTANCES <= 8, 2.0, 100.0), np.zeros(256)])
-    assert tolerance(curves, 0.05, 8).tolist() == pytest.approx([0.1, 1e-3])
+    falling = np.maximum(9.0 - DISTANCES, 0)  # 8 down to 1: 4.5 on average
+    curves = np.stack([np.where(DISTANCES <= 8, 2.0, 100.0), falling, np.zeros(256)])
+    assert tolerance(curves, 0.05, 8).tolist() == pytest.approx([0.1, 0.225, 1e-3])
 
 
 def sequences(mean: np.ndarray, number: int, draw: np.random.Generator) -> np.ndarray:
@@ -89,6 +90,14 @@ def test_bins_widen_and_cover_every_distance_once(distances) -> None:
     means = [values.mean(0)[first - 1 : first - 1 + width].mean() for first, width in zip(firsts, widths, strict=True)]
     assert bins.mean.tolist() == pytest.approx(means)
     assert ((bins.low < bins.mean) & (bins.mean < bins.high)).all()
+
+
+def test_a_band_is_about_two_standard_errors_wide() -> None:
+    values = np.random.default_rng(0).normal(1, 3, (400, 5))
+    band = Resampled.of(values, seed=0).band()
+    assert band.distance.tolist() == [1, 2, 3, 4, 5]
+    assert band.high - band.low == pytest.approx(2 * 1.96 * values.std(0) / 20, rel=0.1)
+    assert (band.low + band.high) / 2 == pytest.approx(values.mean(0), abs=0.05)
 
 
 def test_share() -> None:

@@ -104,6 +104,14 @@ def test_many_documents_are_resampled_whole_of_few_their_windows(texts, unit, un
     assert (found.unit, found.units) == (unit, units)
 
 
+def test_intervals_of_documents_that_are_all_alike_are_the_difference_itself() -> None:
+    found = planted(["common zzz " * 8 for _ in range(40)])
+    for cell in found.cells:
+        if cell.ci_low is not None:
+            assert (cell.ci_low, cell.ci_high) == pytest.approx((cell.delta_nats,) * 2)
+            assert (cell.bpb_ci_low, cell.bpb_ci_high) == pytest.approx((cell.delta_bpb,) * 2)  # in bits, as this is
+
+
 def test_intervals_are_narrow_where_all_words_differ_alike_and_wide_where_not() -> None:
     found = planted([" known" * (1 + number % 5) + " seldom zzz qz" for number in range(40)])
     alike, unlike = found.cell(train_count=FEW), found.cell(train_count=NEVER)

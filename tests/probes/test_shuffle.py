@@ -130,6 +130,7 @@ def test_records_have_what_others_read() -> None:
     assert (summary["order_horizon"], summary["order_horizon_ci"]) == (20, [20, 20])
     assert (summary["topic_horizon"], summary["topic_horizon_ci"]) == (20, [20, 20])
     assert 0.9 < summary["order_share"] < 1.1
+    assert summary["surviving_share"] == pytest.approx(1 - summary["order_share"])
 
 
 def test_an_interrupted_probe_goes_on(tmp_path) -> None:
