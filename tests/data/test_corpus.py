@@ -273,6 +273,18 @@ def test_blocks_overlap_by_one_token():
             blocks[outside]
 
 
+def test_a_block_says_where_it_is():
+    corpus = Corpus(
+        tokens=np.arange(11, dtype=np.uint16), starts=np.array([0, 6, 11]), text_bytes=np.array([5, 4]), end_id=256
+    )
+    blocks = Blocks(corpus, 5)  # tokens 0 to 4, 4 to 8, and for the last two 6 to 10
+    assert [blocks.where(index) for index in range(len(blocks))] == [
+        "document 0 tokens 0-4",
+        "document 0 token 4 to document 1 token 2",
+        "document 1 tokens 0-4",
+    ]
+
+
 @pytest.mark.parametrize("context", [1, 0, -3])
 def test_a_context_too_short_to_predict(context):
     with pytest.raises(FoveateError, match="at least 2"):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from foveate.data import encode as module
 from foveate.data.encode import encode_documents
-from foveate.data.tokenizer import vocabulary_size
+from foveate.data.tokenizer import BYTE_CHARACTERS, vocabulary_size
 
 TEXTS = st.lists(
     st.lists(
@@ -30,6 +30,14 @@ def spliced(tokenizer, splitter) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
 
 
+def in_another_order(splitter) -> PreTrainedTokenizerFast:
+    """A token for each byte, but none of that number."""
+    vocabulary = {character: byte + 1 for byte, character in enumerate(BYTE_CHARACTERS)} | {"<|endoftext|>": 0}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer, backend.decoder = splitter, decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
+
+
 @pytest.fixture(scope="module")
 def tokenizers(bytes_tokenizer, bpe_tokenizer):
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -39,12 +47,13 @@ def tokenizers(bytes_tokenizer, bpe_tokenizer):
         "gpt2": bpe_tokenizer,
         "newer": spliced(bpe_tokenizer, newer),
         "across words": spliced(bpe_tokenizer, byte_level),
+        "bytes in another order": in_another_order(byte_level),
     }
 
 
 @settings(deadline=None)
 @given(texts=TEXTS)
-@pytest.mark.parametrize("name", ["bytes", "gpt2", "newer", "across words"])
+@pytest.mark.parametrize("name", ["bytes", "gpt2", "newer", "across words", "bytes in another order"])
 def test_pieces_and_batches_change_nothing(tokenizers, name, texts):
     tokenizer = tokenizers[name]
     with pytest.MonkeyPatch.context() as patch:
