@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import Cache
 
 from foveate.errors import FoveateError
-from foveate.hf.cache_file import load_cache, save_cache
+from foveate.hf.state_file import read_state, write_state
 from foveate.model.cache import StepCache
 
 MARGIN = 64  # tokens more than those read since the last crop that a recording cache can take back
@@ -107,7 +108,15 @@ class FoveateCache(Cache):
 
     def save(self, path: str | Path, model: Any) -> None:
         """Write what ``model`` has read to one safetensors file: beside it first, then in its place."""
-        save_cache(self, Path(path), model)
+        steps = self.steps
+        tensors = {}
+        for index, tape in enumerate(steps.tapes):
+            if tape.data is not None:
+                used = tape.slots_needed(steps.longest // tape.stride)  # the rest is room to grow
+                tensors[f"tape.{index}"] = tape.data[..., :used, :].contiguous()
+        counts = {name: np.asarray(value).tolist() for name, value in steps.counts().items()}
+        header = {"batch": steps.batch, "seen": self.seen, "unpadded": self.unpadded, **counts}
+        write_state(Path(path), "cache", header, tensors, model)
 
     @classmethod
     def load(cls, path: str | Path, model: Any) -> FoveateCache:
@@ -116,7 +125,11 @@ class FoveateCache(Cache):
         Raises:
             FoveateError: no such file, not a cache, or one of another model, be it the same walk with other weights.
         """
-        return load_cache(Path(path), model)
+        header, tensors = read_state(Path(path), "cache", model)
+        cache: FoveateCache = model.make_cache(header["batch"])
+        cache.seen, cache.unpadded = header["seen"], header["unpadded"]
+        cache.steps.restore(header, {int(name.removeprefix("tape.")): tensor for name, tensor in tensors.items()})
+        return cache
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last ``-tokens_to_remove`` tokens of every row; positive numbers are refused."""

@@ -16,13 +16,12 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from foveate.errors import FoveateError, first_line, shown
 from foveate.hf import zoom_attention as interface
-from foveate.hf.zoom_cache import ZoomCache
+from foveate.hf.zoom_cache import ZOOMED, ZoomCache
 from foveate.zooming import ZoomPlan
 
 if TYPE_CHECKING:
     from torch import nn
 
-ZOOMED = "foveate_zoomed"  # attribute of a model: its Zoomed
 NO_CACHE = "zoom keeps its own cache"
 
 
@@ -61,14 +60,6 @@ def zoom(
         zoomed.undo()
         raise
     return zoomed
-
-
-def cache_of(model: Any) -> ZoomCache:
-    """An empty cache of a zoomed model."""
-    zoomed: Zoomed | None = getattr(model, ZOOMED, None)
-    if zoomed is None:
-        raise FoveateError("the model does not zoom: call foveate.zoom(model, …) first")
-    return zoomed.cache()
 
 
 class Zoomed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from foveate.errors import FoveateError, shown
+from foveate.hf.state_file import read_state, write_state
 from foveate.hf.zoom_attention import STATE
 from foveate.zooming import ZoomPlan, ZoomState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+ZOOMED = "foveate_zoomed"  # attribute of a model: how it zooms
 
 
 class ZoomLayer(CacheLayerMixin):
@@ -123,9 +127,13 @@ class ZoomCache(Cache):
 
     def save(self, path: str | Path, model: Any) -> None:
         """Write what ``model`` has read to one safetensors file: beside it first, then in its place."""
-        from foveate.hf.zoom_file import save
-
-        save(self, Path(path), model)
+        counts: list[dict[str, Any]] = []
+        tensors: dict[str, Tensor] = {}
+        for index, layer in enumerate(self.layers):
+            held, named = layer_tensors(layer)
+            counts.append(held)
+            tensors |= {f"{index}.{name}": tensor for name, tensor in named.items()}
+        write_state(Path(path), "zoom cache", {"plans": self._plans(), "layers": counts}, tensors, model)
 
     @classmethod
     def load(cls, path: str | Path, model: Any) -> ZoomCache:
@@ -134,9 +142,31 @@ class ZoomCache(Cache):
         Raises:
             FoveateError: no such file, not a zoom cache, or one of another model or of other settings.
         """
-        from foveate.hf.zoom_file import load
+        cache = cache_of(model)
+        header, tensors = read_state(Path(path), "zoom cache", model)
+        if header["plans"] != cache._plans():
+            raise FoveateError(f"{path} was read with other settings of zoom than the model has now")
+        named: list[dict[str, Tensor]] = [{} for _ in cache.layers]
+        for name, tensor in tensors.items():
+            index, what = name.split(".", 1)
+            named[int(index)][what] = tensor
+        for layer, counts, its in zip(cache.layers, header["layers"], named, strict=True):
+            fill_layer(layer, counts, its)
+        return cache
 
-        return load(Path(path), model)
+    def _plans(self) -> list[Any]:
+        """How each layer zooms, as JSON gives it back."""
+        plans = [layer.state.plan if isinstance(layer, ZoomLayer) else None for layer in self.layers]
+        return list(json.loads(json.dumps([plan and asdict(plan) for plan in plans])))
+
+
+def cache_of(model: Any) -> ZoomCache:
+    """An empty cache of a zoomed model."""
+    zoomed: Any = getattr(model, ZOOMED, None)
+    if zoomed is None:
+        raise FoveateError("the model does not zoom: call foveate.zoom(model, …) first")
+    cache: ZoomCache = zoomed.cache()
+    return cache
 
 
 def _layer_bytes(layer: Any) -> int:

@@ -1,19 +1,16 @@
-"""Settings that do not go together, each refused in one line."""
+"""Settings that do not go together, each refused in one line; they are those of ``TrainSettings``, which asks here."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from foveate import values
 from foveate.errors import FoveateError
 
-if TYPE_CHECKING:
-    from foveate.train.settings import TrainSettings
-
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
-def check_together(settings: TrainSettings) -> None:
+def check_together(settings: Any) -> None:
     """Raise a ``FoveateError`` for settings of which one makes no sense without, or beside, another."""
     _check_start(settings)
     _check_teacher(settings)
@@ -24,7 +21,7 @@ def check_together(settings: TrainSettings) -> None:
             raise FoveateError(f"--report-to: {tracker!r} is unknown; choose from {', '.join(TRACKERS)}")
 
 
-def _check_start(settings: TrainSettings) -> None:
+def _check_start(settings: Any) -> None:
     if settings.from_ is not None and settings.tokenizer != settings.from_:
         raise FoveateError(f"--tokenizer: the model of --from {settings.from_} has its own; leave it out")
     read_stages(settings)
@@ -40,7 +37,7 @@ def _check_start(settings: TrainSettings) -> None:
         raise FoveateError("--lora: adapters are too small to be shared out; write --parallel ddp")
 
 
-def _check_teacher(settings: TrainSettings) -> None:
+def _check_teacher(settings: Any) -> None:
     if settings.teacher is None:
         for name in ("distill", "temperature", "teacher_top"):
             if getattr(settings, name) is not None:
@@ -49,7 +46,7 @@ def _check_teacher(settings: TrainSettings) -> None:
         raise FoveateError("--teacher-top keeps what was said of each sequence, and --stream has none to find again")
 
 
-def read_stages(settings: TrainSettings) -> list[tuple[int, tuple[str, ...]]]:
+def read_stages(settings: Any) -> list[tuple[int, tuple[str, ...]]]:
     """The last step of each stage, with the patterns of what trains until then; after the last stage all does.
 
     Raises:

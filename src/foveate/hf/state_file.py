@@ -1,0 +1,64 @@
+"""What a model has read, on disk: one safetensors file, whose header says which model it is the state of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from foveate.errors import FoveateError
+from foveate.files import replacing
+
+SAMPLED = 64  # values of each parameter that tell one training's weights from another's
+
+
+def fingerprint(model: Any) -> str:
+    """Of a model's walk or class, shapes, types and weights, these by a few values of each parameter."""
+    spec = getattr(model.config, "spec", None)
+    kind = type(model).__name__ if spec is None else json.dumps(spec.to_json(), sort_keys=True)
+    digest = hashlib.sha256(kind.encode())
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        values = parameter.detach().flatten()
+        digest.update(values[:: max(1, len(values) // SAMPLED)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_state(path: Path, what: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor], model: Any) -> None:
+    """Write the state ``what`` of ``model``: beside ``path`` first, then in its place."""
+    whole = {"fingerprint": fingerprint(model), **header}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside:
+        save_file(dict(tensors), beside, metadata={_key(what): json.dumps(whole)})
+
+
+def read_state(path: Path, what: str, model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of what ``write_state`` wrote, on the model's device.
+
+    Raises:
+        FoveateError: no such file, something else, or the state of another model, be it the same with other weights.
+    """
+    try:
+        with safe_open(path, framework="pt", device=str(model.device)) as file:
+            header = json.loads((file.metadata() or {}).get(_key(what), "null"))
+            if header is None:
+                raise FoveateError(f"{path} is not a saved {what}; write one with cache.save(path, model)")
+            if header["fingerprint"] != fingerprint(model):
+                raise FoveateError(f"{path} was read by another model; load it with the one that saved it")
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise FoveateError(f"{path} does not exist") from None
+    except FoveateError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FoveateError(f"{path} is not a saved {what}: {error}") from None
+
+
+def _key(what: str) -> str:
+    return f"foveate_{what.replace(' ', '_')}"
