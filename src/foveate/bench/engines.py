@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
+from foveate.bench.costs import cost_of
 from foveate.bench.roofline import bytes_read
-from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 from foveate.hf.stream import continue_batch
 from foveate.model.packing import Int8Linear, PackedLinear
@@ -76,17 +76,15 @@ class Engine(ABC):
 
     def flops_to_read(self, tokens: int) -> float:
         """FLOPs of reading so many more tokens, roughly."""
-        if self.spec is None:
+        cost = cost_of(self.model, self.spec, context=self.columns + tokens)
+        if cost is None:
             return 2.0 * self.batch * tokens * sum(p.numel() for p in self.model.parameters())
-        load = Load(context=self.columns + tokens, vocab_size=self.vocab_size)
-        return self.batch * tokens * predict(self.spec, load).total.train_flops_per_token / 3
+        return self.batch * tokens * cost.total.train_flops_per_token / 3
 
     def bytes_to_hold(self, context: int) -> float:
         """Bytes that holding so long a context, and decoding from it, takes beyond what is held now; roughly."""
-        if self.spec is None:
-            return 0.0
-        load = Load(context=context, vocab_size=self.vocab_size, batch=self.batch, dtype=self.dtype)
-        return GROWTH * predict(self.spec, load).total.cache_bytes - self.state_bytes
+        cost = cost_of(self.model, self.spec, context=context, batch=self.batch, dtype=self.dtype)
+        return 0.0 if cost is None else GROWTH * cost.total.cache_bytes - self.state_bytes
 
     def read(self, ids_BT: Tensor, pads: np.ndarray | None = None) -> None:
         """Go on by the tokens ``ids_BT``, of which the first ``pads`` [B] are padding (in the first call alone)."""
