@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError
 from foveate.files import is_disk_full, replacing_folder
-from foveate.hf import remote_code
 from foveate.loading import load, quiet_transformers
 from foveate.train.metrics import read_metrics
 from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
-
-REMOTE_FILE = "modeling_foveate.py"
-AUTO_MAP = {
-    "AutoConfig": "modeling_foveate.FoveateConfig",
-    "AutoModelForCausalLM": "modeling_foveate.FoveateForCausalLM",
-}
 
 
 def export(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
@@ -36,12 +28,10 @@ def export(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
     model, tokenizer = load(run, device="cpu", dtype=dtype)
     if model.config.model_type != "foveate":
         raise FoveateError(f"{run} holds a {model.config.model_type}, which every installation loads; just copy it")
-    model.config.auto_map = AUTO_MAP
     try:
         with replacing_folder(out) as beside, quiet_transformers():
             model.save_pretrained(beside)
             tokenizer.save_pretrained(beside)
-            shutil.copyfile(remote_code.__file__, beside / REMOTE_FILE)
             (beside / "README.md").write_text(model_card(model, run, out.name), encoding="utf-8")
     except Exception as error:
         if is_disk_full(error):
@@ -85,7 +75,7 @@ def model_card(model: Any, run: Path, name: str) -> str:
         "# pip install foveate\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)\n'
         "```",
     ]
     if settings is not None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import re
 import runpy
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -38,18 +43,26 @@ def test_the_exported_model_is_the_run(trained_run: Path, exported: Path) -> Non
 LOADS = """
 import sys, torch
 {before}
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+for _ in range(3):  # loaded, saved and loaded again
+    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+    sys.argv[1] += "-again"
+    model.save_pretrained(sys.argv[1])
+assert type(AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)).__name__ == "FoveateModel"
 ids = tokenizer("the cat", return_tensors="pt").input_ids
 print(tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0]))
 """
 
 
+UNSAVED = {"README.md", "tokenizer.json", "tokenizer_config.json"}  # by a model alone
+
+
 def in_a_fresh_interpreter(folder: Path, home: Path, before: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", LOADS.format(before=before), str(folder)],
-        capture_output=True, text=True, env={"HF_HOME": str(home), "PATH": "", "HF_HUB_OFFLINE": "1"}, check=False,
+        capture_output=True, text=True, check=False,
+        env={"HF_HOME": str(home), "PATH": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
     )  # fmt: skip
 
 
@@ -60,6 +73,8 @@ def test_it_loads_without_importing_foveate(exported: Path, tmp_path: Path) -> N
     expected = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0])
     done = in_a_fresh_interpreter(exported, tmp_path)
     assert done.stdout == expected + "\n", done.stderr
+    again = exported.with_name(f"{exported.name}-again-again")
+    assert {file.name for file in again.iterdir()} == {file.name for file in exported.iterdir()} - UNSAVED
 
 
 @pytest.mark.slow
@@ -78,6 +93,12 @@ def test_the_card_tells_walk_data_score_and_command(exported: Path) -> None:
     assert "bits per byte" in text
     assert "foveate train --walk '1@1 1@4 1@1' --hidden 32 --heads 2 --data words.txt" in text
     assert str(exported.parent) not in text
+    command = re.search("```sh\n(.*)\n```", text)
+    assert command
+    _, name, *words = shlex.split(command[1])
+    parser = argparse.ArgumentParser()
+    import_module(f"foveate.cli.{name}").add_arguments(parser)
+    assert parser.parse_args(words).walk == "1@1 1@4 1@1"  # it is what the command line takes
     assert json.loads((exported / "config.json").read_text())["auto_map"]["AutoModelForCausalLM"]
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from foveate import FoveateForCausalLM
+from foveate.hf.private import CACHE
 from hf.models import make_ids, make_model, pad_left
 
 
@@ -57,4 +58,4 @@ def test_generate_returns_hidden_states_and_the_cache(model: FoveateForCausalLM)
         make_ids(1, 9), max_new_tokens=4, do_sample=False, output_hidden_states=True, return_dict_in_generate=True
     )
     assert len(out.hidden_states) == 4
-    assert out.past_key_values.seen == 12
+    assert out[CACHE].seen == 12

@@ -13,7 +13,14 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from foveate import FoveateForCausalLM
 from foveate.errors import FoveateError
+from foveate.hf.private import checkpointing_argument
 from hf.models import FAMILIES, make_ids, make_model, pad_left
+
+
+def checkpoint(model: Any, how: dict[str, Any] | None = None, *, on: bool = True) -> None:
+    """Switch activation checkpointing, under the name that this release of transformers has for it."""
+    name = checkpointing_argument()
+    getattr(model, f"{name}_enable")(how) if on else getattr(model, f"{name}_disable")()
 
 
 def loss_and_gradients(model: Any, ids: Tensor, **inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -30,13 +37,13 @@ def test_gradient_checkpointing_changes_nothing(family: str, use_reentrant: bool
     padded, mask = pad_left([make_ids(n, seed=n) for n in (23, 9)])
     for ids, inputs in ((make_ids(2, 37), {}), (padded, {"attention_mask": mask})):
         loss, gradients = loss_and_gradients(model, ids, **inputs)
-        model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+        checkpoint(model, {"use_reentrant": use_reentrant})
         calls: list[int] = []
         layer = next(step.layers[0] for step in model.model.decoder.steps if len(getattr(step, "layers", ())))
         hook = layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         again, checkpointed = loss_and_gradients(model, ids, **inputs)
         hook.remove()
-        model.activation_checkpointing_disable()
+        checkpoint(model, on=False)
         assert len(calls) == 2, "a layer was not computed again"
         assert gradients.keys() == checkpointed.keys()
         torch.testing.assert_close(again, loss, atol=1e-12, rtol=0)
@@ -46,7 +53,7 @@ def test_gradient_checkpointing_changes_nothing(family: str, use_reentrant: bool
 
 def test_checkpointing_keeps_no_cache() -> None:
     model = make_model("window").train()
-    model.activation_checkpointing_enable()
+    checkpoint(model)
     assert model(make_ids(1, 9), use_cache=True).past_key_values is None
     with pytest.raises(FoveateError, match="past_key_values"):
         model(make_ids(1, 9), past_key_values=model.make_cache(), use_cache=True)
@@ -59,7 +66,7 @@ def test_trainer(tmp_path: Path, checkpointing: bool) -> None:
     arguments = TrainingArguments(
         output_dir=str(tmp_path), max_steps=30, per_device_train_batch_size=4, learning_rate=1e-2, report_to=[],
         save_strategy="no", disable_tqdm=True, logging_steps=10, use_cpu=True, seed=0,
-        activation_checkpointing=checkpointing,
+        **{checkpointing_argument(): checkpointing},
     )  # fmt: skip
     trainer = Trainer(model=model, args=arguments, train_dataset=rows)  # type: ignore[arg-type]
     trainer.train()

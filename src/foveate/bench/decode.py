@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.bench.costs import cost_of
 from foveate.bench.engines import Engine, NotPossibleError
 from foveate.bench.peers import Contender, contender
 from foveate.bench.profile import profile_tokens
 from foveate.bench.roofline import Bandwidth, firings, synchronize
 from foveate.bench.room import has_room
+from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 from foveate.stats import ratio_by_turn, spread
 
@@ -178,9 +178,10 @@ class _Subject:
 
     def result(self, reference: _Subject | None, bandwidths: list[float]) -> DecodeTime:
         engine, spec = self.engine, self.engine.spec
-        cost = cost_of(engine.model, spec, context=engine.columns, batch=engine.batch, dtype=engine.dtype)
         calls = predicted = None
-        if spec is not None and cost is not None:
+        if spec is not None:
+            load = Load(context=engine.columns, vocab_size=engine.vocab_size, batch=engine.batch, dtype=engine.dtype)
+            cost = predict(spec, load)
             calls = {str(k): v for k, v in firings(spec, engine.lengths.tolist(), self.tokens).items()}
             calls = {str(run.stride): calls[str(run.stride)] for run in spec.runs if run.layers}
             predicted = {

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
-from foveate.bench.costs import cost_of
 from foveate.bench.roofline import bytes_read
+from foveate.cost import Load, predict
 from foveate.errors import FoveateError
+from foveate.hf.private import CACHE
 from foveate.hf.stream import continue_batch
 from foveate.model.packing import Int8Linear, PackedLinear
 from foveate.spec import HierarchySpec
@@ -76,15 +77,17 @@ class Engine(ABC):
 
     def flops_to_read(self, tokens: int) -> float:
         """FLOPs of reading so many more tokens, roughly."""
-        cost = cost_of(self.model, self.spec, context=self.columns + tokens)
-        if cost is None:
+        if self.spec is None:
             return 2.0 * self.batch * tokens * sum(p.numel() for p in self.model.parameters())
-        return self.batch * tokens * cost.total.train_flops_per_token / 3
+        load = Load(context=self.columns + tokens, vocab_size=self.vocab_size)
+        return self.batch * tokens * predict(self.spec, load).total.train_flops_per_token / 3
 
     def bytes_to_hold(self, context: int) -> float:
         """Bytes that holding so long a context, and decoding from it, takes beyond what is held now; roughly."""
-        cost = cost_of(self.model, self.spec, context=context, batch=self.batch, dtype=self.dtype)
-        return 0.0 if cost is None else GROWTH * cost.total.cache_bytes - self.state_bytes
+        if self.spec is None:
+            return 0.0
+        load = Load(context=context, vocab_size=self.vocab_size, batch=self.batch, dtype=self.dtype)
+        return GROWTH * predict(self.spec, load).total.cache_bytes - self.state_bytes
 
     def read(self, ids_BT: Tensor, pads: np.ndarray | None = None) -> None:
         """Go on by the tokens ``ids_BT``, of which the first ``pads`` [B] are padding (in the first call alone)."""
@@ -125,7 +128,7 @@ class Engine(ABC):
     def generate(self, ids_BT: Tensor, tokens: int, state: Any) -> None:
         """``model.generate`` of the text ``ids_BT``, of which the last column is new to the state."""
         length = {"max_new_tokens": tokens, "min_new_tokens": tokens}
-        self.model.generate(ids_BT, past_key_values=state, do_sample=False, pad_token_id=0, **length)
+        self.model.generate(ids_BT, **{CACHE: state}, do_sample=False, pad_token_id=0, **length)
 
 
 class FoveateEngine(Engine):
@@ -153,7 +156,7 @@ class FoveateEngine(Engine):
 
     def _read(self, ids_BT: Tensor, pads: np.ndarray | None) -> None:
         mask_BT = None if pads is None else _mask(pads, ids_BT)
-        self.model(ids_BT, attention_mask=mask_BT, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self.model(ids_BT, attention_mask=mask_BT, **{CACHE: self.cache}, use_cache=True, logits_to_keep=1)
 
     def _fill(self, context: int, pads: np.ndarray | None) -> bool:
         self.cache.fill(context, self.model.dtype, self.device)
@@ -176,7 +179,7 @@ class FoveateEngine(Engine):
         return copy.deepcopy(self.cache, shared)
 
     def step(self, ids_B1: Tensor, state: Any) -> Tensor:
-        return self.model(ids_B1, past_key_values=state, use_cache=True).logits[:, -1]
+        return self.model(ids_B1, **{CACHE: state}, use_cache=True).logits[:, -1]
 
 
 class HubEngine(Engine):
@@ -210,7 +213,7 @@ class HubEngine(Engine):
             options["attention_mask"] = _mask(self.pads, ids_BT, end)
             positions = torch.arange(start, end) - torch.from_numpy(self.pads)[:, None]
             options["position_ids"] = positions.clamp(min=0).to(self.device)
-        return self.model(ids_BT, past_key_values=cache, use_cache=True, **options).logits[:, -1]
+        return self.model(ids_BT, **{CACHE: cache}, use_cache=True, **options).logits[:, -1]
 
     def _fill(self, context: int, pads: np.ndarray | None) -> bool:
         config = self.model.config.get_text_config()

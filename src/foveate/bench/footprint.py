@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from foveate.bench.costs import cost_of
 from foveate.bench.decode import READ_FLOPS
 from foveate.bench.engines import FoveateEngine
 from foveate.bench.memory import measure_training_memory
 from foveate.bench.peers import Contender
 from foveate.bench.room import has_room
 from foveate.bench.train import step_bytes
-from foveate.cost import FP32, FP32_COPIES
+from foveate.cost import FP32, FP32_COPIES, Load, predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +138,19 @@ def _state_bytes(
 
 
 def _predicted(given: Contender, batch: int, context: int, dtype: torch.dtype) -> dict[str, int] | None:
-    name = str(dtype).removeprefix("torch.")
-    cost = cost_of(given.model, given.spec, context=context, batch=batch, dtype=name)
-    return (
-        None
-        if cost is None
-        else {
-            "saved_bytes": cost.total.backward_bytes,
-            "training_bytes": cost.training_bytes,
-            "state_bytes": cost.total.cache_bytes,
-            "weight_bytes": cost.weight_bytes,
-        }
+    if given.spec is None:
+        return None
+    model: Any = given.model
+    load = Load(
+        context=context,
+        vocab_size=model.config.get_text_config().vocab_size,
+        batch=batch,
+        dtype=str(dtype).removeprefix("torch."),
     )
+    cost = predict(given.spec, load)
+    return {
+        "saved_bytes": cost.total.backward_bytes,
+        "training_bytes": cost.training_bytes,
+        "state_bytes": cost.total.cache_bytes,
+        "weight_bytes": cost.weight_bytes,
+    }

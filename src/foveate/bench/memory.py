@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from foveate.bench.costs import cost_of, dtype_name
+from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 
 
@@ -69,17 +69,15 @@ def measure_training_memory(
     step.forward().backward()  # allocates gradients and moments, and whatever the model makes once
     step.update()
     kept_bytes = step.kept_bytes()
-    spec = getattr(model.config, "spec", None)
-    cost = cost_of(model, spec, context=context, batch=batch, dtype=dtype_name(bf16))
     return TrainingMemory(
         name=name,
         batch=batch,
         context=context,
-        dtype=dtype_name(bf16),
+        dtype="bfloat16" if bf16 else "float32",
         device=str(model.device),
         kept_bytes=kept_bytes,
         saved_bytes=step.saved_bytes(),
-        predicted_kept_bytes=None if cost is None else cost.total.backward_bytes,
+        predicted_kept_bytes=_predict_kept(model, batch, context, bf16),
         state_bytes=_total_bytes(step.states()) + sum(p.nbytes for p in step.model.parameters() if p.requires_grad),
         peak_bytes=step.peak_bytes(),
     )
@@ -179,3 +177,17 @@ class _LiveBytes(TorchDispatchMode):
 def _total_bytes(tensors: Iterable[Tensor]) -> int:
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
+
+
+def _predict_kept(model: Any, batch: int, context: int, bf16: bool) -> int | None:
+    spec = getattr(model.config, "spec", None)
+    if spec is None:
+        return None
+    load = Load(
+        context=context,
+        vocab_size=model.config.vocab_size,
+        batch=batch,
+        dtype="bfloat16" if bf16 else "float32",
+        tied=model.config.tie_word_embeddings,
+    )
+    return predict(spec, load).total.backward_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,13 +10,11 @@ from typing import Any
 
 import torch
 
-from foveate.bench.costs import cost_of, dtype_name
-from foveate.bench.memory import Step
 from foveate.bench.peer_models import PeerModel
 from foveate.bench.peers import Contender, contender
 from foveate.bench.roofline import MatmulPeak, synchronize
 from foveate.bench.room import has_room
-from foveate.cost import FP32, FP32_COPIES
+from foveate.cost import FP32, FP32_COPIES, Load, predict
 from foveate.errors import FoveateError
 from foveate.stats import ratio_by_turn, spread
 
@@ -62,35 +61,39 @@ class TrainSpeed:
 class _Subject:
     def __init__(self, name: str, given: Contender, batch: int, context: int, bf16: bool) -> None:
         self.name, self.given, self.bf16 = name, given, bf16
-        self.training = Step(given.model.train(), batch, context, bf16)
+        self.model: Any = given.model.train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+        generator = torch.Generator().manual_seed(0)
+        vocabulary = self.model.config.get_text_config().vocab_size
+        self.ids_BT = torch.randint(vocabulary, (batch, context), generator=generator).to(self.model.device)
         self.seconds: list[float] = []
 
     def step(self) -> float:
         """Seconds of one step."""
+        device = self.model.device
         start = time.perf_counter()
-        self.training.forward().backward()
-        self.training.update()
-        synchronize(self.given.model.device)
+        with torch.autocast(device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+            loss = self.model(input_ids=self.ids_BT, labels=self.ids_BT, use_cache=False).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        synchronize(device)
         return time.perf_counter() - start
 
     def result(self, against: str, reference: _Subject | None, peaks: list[float]) -> TrainSpeed:
-        batch, context = self.training.ids_BT.shape
-        model, cost = self.given.model, cost_of(self.given.model, self.given.spec, context=context)
+        batch, context = self.ids_BT.shape
         rates = [batch * context / seconds for seconds in self.seconds]
         rate, relation = spread(rates), None
         if reference is not None:
             relation = ratio_by_turn(reference.seconds, self.seconds)
-        peak, flops = (
-            spread(peaks).median if peaks else None,
-            None if cost is None else cost.total.train_flops_per_token,
-        )
+        peak, flops = spread(peaks).median if peaks else None, self._flops_per_token()
         return TrainSpeed(
             name=self.name,
             walk=self.given.walk,
             context=context,
             batch=batch,
-            dtype=dtype_name(self.bf16),
-            params=sum(p.numel() for p in model.parameters()),
+            dtype="bfloat16" if self.bf16 else "float32",
+            params=sum(p.numel() for p in self.model.parameters()),
             train_tokens_per_s=rate.median,
             tokens_per_s_low=rate.low,
             tokens_per_s_high=rate.high,
@@ -103,8 +106,14 @@ class _Subject:
             ratio_high=relation and relation.high,
             steps=len(self.seconds),
             threads=torch.get_num_threads(),
-            device=str(model.device),
+            device=str(self.model.device),
         )
+
+    def _flops_per_token(self) -> float | None:
+        if self.given.spec is None:
+            return None
+        load = Load(context=self.ids_BT.shape[1], vocab_size=self.model.config.get_text_config().vocab_size)
+        return predict(self.given.spec, load).total.train_flops_per_token
 
 
 def time_training(
@@ -138,7 +147,7 @@ def time_training(
     if not contenders:
         return []
     subjects = [_Subject(name, given, batch, context, bf16) for name, given in contenders.items()]
-    device = subjects[0].given.model.device
+    device = subjects[0].model.device
     product = MatmulPeak(torch.bfloat16 if bf16 else torch.float32, device) if peak else None
     peaks: list[float] = []
     for step in range(-WARM_UP, steps):
@@ -177,8 +186,13 @@ def fitting(
 
 def step_bytes(given: Contender, batch: int, context: int, bf16: bool) -> float:
     """What one step keeps for its backward, predicted; for peers that are no walk, roughly; for others unknown: 0."""
-    model = given.model
-    cost = cost_of(model, given.spec, context=context, batch=batch, dtype=dtype_name(bf16))
-    if cost is None:
+    model: Any = given.model
+    if given.spec is None:
         return model.layers * model.forward_bytes(batch, context) if isinstance(model, PeerModel) else 0.0
-    return cost.total.backward_bytes
+    load = Load(
+        context=context,
+        vocab_size=model.config.get_text_config().vocab_size,
+        batch=batch,
+        dtype="bfloat16" if bf16 else "float32",
+    )
+    return predict(given.spec, load).total.backward_bytes

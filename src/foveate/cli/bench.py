@@ -262,10 +262,11 @@ def _train(args: argparse.Namespace) -> Iterator[Record]:
 
 
 def _print(kind: str, records: list[Record]) -> None:
-    from foveate.report.bench_tables import decode_table, memory_table, profile_table, train_table
-    from foveate.report.screen import screen
+    from rich.console import Console
 
-    console = screen(TABLE_WIDTH)
+    from foveate.report.bench_tables import decode_table, memory_table, profile_table, train_table
+
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print({"decode": decode_table, "memory": memory_table, "train": train_table}[kind](records))
     for record in records:
         if record.get("profile"):
@@ -273,12 +274,13 @@ def _print(kind: str, records: list[Record]) -> None:
 
 
 def _plot(kind: str, records: list[Record], folder: Path) -> None:
-    from foveate.report.files import write_plots
+    from foveate.files import write_atomically
     from foveate.report.growth_plots import growth_plots
 
     drawn = list(growth_plots(kind, records))
     if not drawn:
         _note("--plot: nothing to draw; measure at two contexts or more")
-    write_plots(folder, drawn)
     for plot in drawn:
+        write_atomically(folder / f"{plot.name}.svg", plot.svg)
+        write_atomically(folder / f"{plot.name}.png", plot.png)
         _note(f"plot: {folder / plot.name}.svg and .png")

@@ -169,14 +169,16 @@ def measure(screen: Screen, subjects: Sequence[Subject], plan: Plan) -> None:
 
 def show(screen: Screen, out: Path | None, *, title: str, commands: Sequence[str], notes: Sequence[str] = ()) -> None:
     """Print the table and the sentences; write the page if there is a folder for it."""
+    from rich.console import Console
+
     from foveate.report.files import write_report
     from foveate.report.results import Results
-    from foveate.report.screen import screen as screen_of_width
     from foveate.report.tables import headline, print_table
 
     results = Results(screen.records)
     if not screen.json:
-        print_table(results, screen_of_width(PLAIN_WIDTH))
+        console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+        print_table(results, console)
         for sentence in (*headline(results), *notes):
             screen.say(sentence)
     if out is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ from foveate.cost import DTYPE_BYTES, Cost, Load, Part, predict
 from foveate.devices import DTYPES
 from foveate.errors import FoveateError
 from foveate.loading import model_folder
-from foveate.report.screen import new_table, screen
 from foveate.report.units import data_size, quantity
 from foveate.shape import config_values, spec_from_config
 from foveate.spec import HierarchySpec, Run
@@ -97,7 +97,9 @@ def read_config(run: Path) -> Mapping[str, Any]:
 
 def show(spec: HierarchySpec, cost: Cost) -> None:
     """Print the walk as a picture, a table of costs per level, and what they add up to."""
-    console = screen(100)
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
     utf8 = (console.encoding or "").lower().startswith("utf")
     console.print(f"walk {cost.walk}\n", markup=False, soft_wrap=True)
     for line in picture(spec, utf8=utf8):
@@ -119,8 +121,14 @@ def show(spec: HierarchySpec, cost: Cost) -> None:
 
 
 def _print_table(console: Console, spec: HierarchySpec, cost: Cost) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("level")
     heads = ("layers", "width", "runs per\ntoken", "params", "FLOPs/tok\ndecoding", "FLOPs/tok\ntraining")
-    table = new_table("level", (*heads, "kept for\nbackward", "cache"), space=1)
+    for head in (*heads, "kept for\nbackward", "cache"):
+        table.add_column(head, justify="right", no_wrap=True)
     for level in cost.levels:
         often = "1" if level.level.stride == 1 else f"1/{level.level.stride}"
         table.add_row(f"{level.level.stride}x", str(level.layers), str(level.level.width), often, *_cells(level.part))

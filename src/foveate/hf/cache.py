@@ -76,6 +76,16 @@ class FoveateCache(Cache):
     def is_compileable(self) -> bool:
         return False
 
+    # of its layers, which transformers asks about one by one: none that only sums up, none that forgets on its own
+    is_linear = is_sliding = is_dummy = property(lambda self: [False])
+
+    @property
+    def is_croppable(self) -> bool:
+        return True
+
+    def is_recording_past(self, layer_idx: int = 0) -> bool:
+        return self.recording
+
     @property
     def is_initialized(self) -> bool:
         return self.seen > 0

@@ -13,11 +13,23 @@ from transformers import PreTrainedConfig
 
 from foveate.cost import LARGEST, Load, predict
 from foveate.errors import FoveateError, first_line, shown
+from foveate.hf.private import CACHE_NAMES
 from foveate.spec import HierarchySpec, default_feed_forward
 
 MAX_PARAMETERS = 500_000_000_000
 MAX_VOCABULARY = 1 << 24
 MAX_LABELS = 1 << 16
+REMOTE_FILE = "modeling_foveate.py"  # lies beside the weights, and finds this package for those who did not import it
+AUTO_MAP = {
+    auto: f"modeling_foveate.{name}"
+    for auto, name in {
+        "AutoConfig": "FoveateConfig",
+        "AutoModel": "FoveateModel",
+        "AutoModelForCausalLM": "FoveateForCausalLM",
+        "AutoModelForSequenceClassification": "FoveateForSequenceClassification",
+        "AutoModelForTokenClassification": "FoveateForTokenClassification",
+    }.items()
+}
 # what transformers takes for models of several parts, or of layers that differ
 OF_OTHER_MODELS = ("per_layer_config", "text_config", "text_encoder", "decoder", "generator")
 INHERITED = {
@@ -68,7 +80,7 @@ class FoveateConfig(PreTrainedConfig):
     """
 
     model_type = "foveate"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012  # Trainer adds a list to it
+    keys_to_ignore_at_inference = list(CACHE_NAMES)  # noqa: RUF012  # Trainer adds a list to it
 
     walk: str = "2@1 8@4 2@1"
     vocab_size: int = 32_000
@@ -112,6 +124,7 @@ class FoveateConfig(PreTrainedConfig):
             self.num_key_value_heads = self.num_attention_heads
         # names with an underscore are transformers' notes to itself
         super().__post_init__(**{name: value for name, value in kwargs.items() if not name.startswith("_")})
+        self.auto_map = dict(AUTO_MAP)
 
     def _check_numbers(self) -> None:
         for name, high in (("vocab_size", MAX_VOCABULARY), ("max_position_embeddings", LARGEST)):
@@ -140,8 +153,8 @@ class FoveateConfig(PreTrainedConfig):
             _require(self, name, value is None or isinstance(value, kind), f"{kind.__name__} or null")
         _require(self, "is_encoder_decoder", self.is_encoder_decoder is False, "false")
         for name in ("attn_implementation", "experts_implementation"):
-            if others.get(name) not in (None, "sdpa", "eager"):
-                raise FoveateError(f"{name} is {shown(others[name])}; it must be sdpa, eager or null")
+            if others.get(name) not in (None, "sdpa"):
+                raise FoveateError(f"{name} is {shown(others[name])}; it must be sdpa or null")
         quantization = others.get("quantization_config")
         if quantization is not None and not hasattr(quantization, "to_dict") and not isinstance(quantization, dict):
             raise FoveateError(f"quantization_config is {shown(quantization)}; it must be a mapping or null")
@@ -152,6 +165,10 @@ class FoveateConfig(PreTrainedConfig):
             known = isinstance(dtype, str) and re.fullmatch("b?float(16|32|64)", dtype)
             if dtype is not None and not known and type(dtype).__name__ != "dtype":
                 raise FoveateError(f"dtype is {shown(dtype)}; write float32, bfloat16 or float16")
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
+        """Nothing: transformers would copy this source beside the weights, where ``AUTO_MAP``'s own file lies."""
 
     @property
     def spec(self) -> HierarchySpec:

@@ -94,7 +94,9 @@ def _newest_checkpoint(run: Path) -> Path:
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from foveate.hf.private import causal_models
 
     path = folder / "config.json"
     given = read_json(path)
@@ -112,8 +114,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
             f"{folder} is of model type {shown(kind)}, which cannot be loaded without code of its own: "
             f"{first_line(error)}"
         ) from None
-    known: Any = AutoModelForCausalLM._model_mapping.get(type(config), ())
-    names = {model.__name__ for model in (known if isinstance(known, tuple) else (known,))}
+    names = {model.__name__ for model in causal_models(type(config))}
     architectures = given.get("architectures") or list(names)
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise FoveateError(f"{path}: architectures is {shown(architectures)}; it must be a list of names")

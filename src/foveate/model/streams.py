@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.model.clock import Span
+from foveate.spec import HierarchySpec
 
 Trace = list[tuple[Span, Tensor]]  # the new units of each layer's level, and the layer's output [R, S, D]
 
@@ -32,3 +33,16 @@ def in_columns(x_BSD: Tensor, order_BT1: Tensor) -> Tensor:
     B, S, D = x_BSD.shape
     order_BS1 = order_BT1[:, :S]
     return x_BSD.new_zeros(B, order_BT1.shape[1], D).scatter(1, order_BS1.expand(-1, -1, D), x_BSD)
+
+
+def lay_out(spec: HierarchySpec, x_BTD: Tensor, trace: Trace, h_BTD: Tensor, order_BT1: Tensor | None) -> list[Tensor]:
+    """The embeddings, what each layer put out, and last the features, as ``foveate.model.lm.read`` says."""
+    runs = spec.runs
+    strides = [run.stride for run in runs for _ in range(run.layers)]
+    if runs[-1].layers:
+        strides.pop()
+    streams = [x_BTD]
+    for stride, (span, x_RSD) in zip(strides, trace, strict=False):
+        x_BSD = in_rows(span, x_RSD, len(x_BTD))
+        streams.append(in_columns(x_BSD, order_BT1) if stride == 1 and order_BT1 is not None else x_BSD)
+    return [*streams, h_BTD]

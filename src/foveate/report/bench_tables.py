@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from foveate.report.screen import new_table
 from foveate.report.units import data_size, quantity
 
 if TYPE_CHECKING:
@@ -127,13 +126,16 @@ def _predicted(record: Record, key: str, show: Callable[[float], str] = data_siz
 
 
 def _table(title: str, columns: Sequence[Column], records: Sequence[Record]) -> Group:
+    from rich import box
     from rich.console import Group
     from rich.markup import escape
+    from rich.table import Table
 
     cells = [[show(record) for _, show in columns] for record in records]
     kept = [at for at in range(len(columns)) if any(row[at] for row in cells)]
-    first, *others = (columns[at][0] for at in kept)
-    table = new_table(first, others, space=1)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for at in kept:
+        table.add_column(columns[at][0], justify="left" if at == 0 else "right", no_wrap=True)
     for row in cells:
         table.add_row(*(escape(row[at]) for at in kept))
     return Group(escape(title), table)  # not the table's own title, which would be broken at its width

@@ -20,14 +20,14 @@ def screen(plain_width: int = PLAIN_WIDTH) -> Console:
     return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else plain_width)
 
 
-def new_table(first: str, numbers: Iterable[str] = (), *, space: int = 2) -> Table:
-    """A table whose columns but the first are ``numbers``, to the right, ``space`` apart; names are plain text."""
+def new_table(first: str, numbers: Iterable[str] = ()) -> Table:
+    """A table whose columns but the first are ``numbers``, to the right; names are plain text."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, space, 0, 0))
-    table.add_column(escape(first), no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(escape(first))
     for name in numbers:
-        table.add_column(escape(name), justify="right", no_wrap=True)
+        table.add_column(escape(name), justify="right")
     return table

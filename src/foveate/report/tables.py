@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foveate.report.results import Record, Results
-from foveate.report.screen import new_table
 from foveate.report.units import data_size, duration, quantity, ratio, signed
 
 if TYPE_CHECKING:
@@ -197,9 +196,12 @@ def _doubt(compared: Record) -> str:
 
 def print_table(results: Results, console: Console) -> None:
     """The table on a terminal or into a log."""
+    from rich import box
     from rich.markup import escape
+    from rich.table import Table
 
-    table = new_table("")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
     for at, name in enumerate(results.names):
         table.add_column(escape(name), justify="right", overflow="fold")
         if at:

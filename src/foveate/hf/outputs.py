@@ -1,0 +1,36 @@
+"""What a forward returns, with the cache readable by both of its names whatever transformers calls it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from foveate.hf.private import CACHE, CACHE_NAMES
+
+
+@dataclass
+class BackboneOutput(BaseModelOutputWithPast):
+    """``last_hidden_state``, ``cache`` (also ``past_key_values``), ``hidden_states``.
+
+    Where rows hold several documents, ``documents`` [batch, columns] numbers each token's in its row.
+    """
+
+    documents: Tensor | None = None
+
+
+@dataclass
+class CausalLMOutput(CausalLMOutputWithPast):
+    """``loss``, ``logits``, ``cache`` (also ``past_key_values``), ``hidden_states``."""
+
+
+def _cache(self: Any) -> Any:
+    return getattr(self, CACHE)
+
+
+for _output in (BackboneOutput, CausalLMOutput):
+    for _name in CACHE_NAMES:
+        if _name != CACHE:
+            setattr(_output, _name, property(_cache))
