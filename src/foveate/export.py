@@ -10,7 +10,7 @@ from foveate.errors import FoveateError
 from foveate.files import is_disk_full, replacing_folder
 from foveate.loading import load, quiet_transformers
 from foveate.train.metrics import read_metrics
-from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
+from foveate.train.settings import settings_of
 
 
 def export(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
@@ -47,7 +47,7 @@ def model_card(model: Any, run: Path, name: str) -> str:
     import yaml
 
     spec = model.config.spec
-    settings = _settings(run)
+    settings = settings_of(run)
     scores = [record for record in read_metrics(run) if record.get("kind") == "valid"]
     header = {
         "library_name": "transformers",
@@ -81,10 +81,3 @@ def model_card(model: Any, run: Path, name: str) -> str:
     if settings is not None:
         parts.append(f"Trained with\n\n```sh\n{settings.command(public=True)}\n```")
     return "\n\n".join(parts) + "\n"
-
-
-def _settings(run: Path) -> TrainSettings | None:
-    for folder in (run, run.parent):  # a run, or one of its checkpoints
-        if (folder / SETTINGS_FILE).is_file():
-            return TrainSettings(**read_settings_file(folder / SETTINGS_FILE))
-    return None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SETTINGS_FILE = "foveate.yaml"  # of a run: by it and its content a run directory is known
 BESIDE = ".new"  # what a name ends in while its content is being written
 
 

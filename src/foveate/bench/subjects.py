@@ -10,7 +10,7 @@ from typing import Any
 
 from foveate.loading.several import Named, load_several
 from foveate.train.metrics import read_metrics
-from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
+from foveate.train.settings import TrainSettings, settings_of
 
 DRAWN_POINTS = 200  # of a curve; more than a plot can show
 
@@ -76,12 +76,7 @@ class Subject(Named):
 
 def load_subjects(paths: Sequence[str | Path], *, device: str = "auto") -> list[Subject]:
     """As ``load_several``, with the settings of those that ``foveate train`` has made."""
-    return [Subject(**vars(each), settings=_settings_of(each.path)) for each in load_several(paths, device=device)]
-
-
-def _settings_of(folder: Path) -> TrainSettings | None:
-    file = folder / SETTINGS_FILE
-    return TrainSettings(**read_settings_file(file)) if file.is_file() else None
+    return [Subject(**vars(each), settings=settings_of(each.path)) for each in load_several(paths, device=device)]
 
 
 def _thin(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

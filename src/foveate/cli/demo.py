@@ -110,7 +110,7 @@ def _check_folder(out: Path, runs: list[TrainSettings], *, overwrite: bool) -> N
     """Raise a ``FoveateError`` if the folder holds something else than this demo, or part of it."""
     from foveate.report.files import check_folder
     from foveate.train.folder import holds_run
-    from foveate.train.settings import SETTINGS_FILE, TrainSettings, flag_name, read_settings_file
+    from foveate.train.settings import flag_name, settings_of
 
     check_folder(out)
     there = [settings for settings in runs if holds_run(Path(settings.out))]
@@ -118,7 +118,7 @@ def _check_folder(out: Path, runs: list[TrainSettings], *, overwrite: bool) -> N
     if content and not there:
         raise FoveateError(f"--out: {out} is not empty and holds no demo ({content[0]}); choose another")
     for settings in there if not overwrite else []:
-        kept = TrainSettings(**read_settings_file(Path(settings.out) / SETTINGS_FILE))
+        kept = settings_of(settings.out)
         for name in (*SETTINGS, "walk"):
             if getattr(kept, name) != getattr(settings, name):
                 raise FoveateError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.errors import FoveateError
@@ -67,8 +66,9 @@ def run(args: argparse.Namespace) -> None:
     from foveate.loading.decoding import load_for_decoding
     from foveate.scoring import check_context
     from foveate.train.evaluate import evaluate
+    from foveate.train.settings import settings_of
 
-    settings = _run_settings(Path(args.model))
+    settings = settings_of(args.model)
     if args.tasks is not None and not _task_names(args.tasks):
         raise FoveateError("--tasks: no task is named; write for example --tasks arc_easy,lambada_openai")
     if args.tasks and args.data:
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
         from foveate.train.documents import corpus_documents
         from foveate.train.run import open_validation
 
+        assert settings is not None
         documents = corpus_documents(open_validation(settings, tokenizer))
     result = evaluate(
         model,
@@ -136,10 +137,3 @@ def _run_tasks(model: Any, tokenizer: Any, context: int, args: argparse.Namespac
 
 def _task_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _run_settings(path: Path) -> Any:
-    from foveate.train.settings import SETTINGS_FILE, TrainSettings, read_settings_file
-
-    file = path / SETTINGS_FILE
-    return TrainSettings(**read_settings_file(file)) if file.is_file() else None

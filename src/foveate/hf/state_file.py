@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,20 +13,7 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 from foveate.files import replacing
-
-SAMPLED = 64  # values of each parameter that tell one training's weights from another's
-
-
-def fingerprint(model: Any) -> str:
-    """Of a model's walk or class, shapes, types and weights, these by a few values of each parameter."""
-    spec = getattr(model.config, "spec", None)
-    kind = type(model).__name__ if spec is None else json.dumps(spec.to_json(), sort_keys=True)
-    digest = hashlib.sha256(kind.encode())
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        values = parameter.detach().flatten()
-        digest.update(values[:: max(1, len(values) // SAMPLED)].float().cpu().numpy().tobytes())
-    return digest.hexdigest()
+from foveate.hf.identity import fingerprint
 
 
 def write_state(path: Path, what: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor], model: Any) -> None:

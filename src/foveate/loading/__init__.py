@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.devices import pick_device, read_dtype
 from foveate.errors import FoveateError, first_line, shown
+from foveate.files import SETTINGS_FILE
 from foveate.limits import check_counts, read_json
 from foveate.loading.hub import fetch_model, is_hub_name
 from foveate.loading.manifest import MANIFEST, checkpoint_steps, find_damage
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["load", "model_folder", "pick_device", "quiet_transformers"]
-
-SETTINGS_FILE = "foveate.yaml"  # of a run, as train writes it
 
 
 def load(

@@ -151,10 +151,10 @@ def probe_shuffle(
             model's positions; ids the model does not know; a folder that holds another experiment.
     """
     from foveate.data.encode import encode_documents
+    from foveate.hf.identity import weights_digest
     from foveate.probes.curves import summarize
     from foveate.probes.plan import ShufflePlan
     from foveate.probes.sequences import cut_sequences
-    from foveate.probes.store import model_digest
     from foveate.scoring import Scorer
 
     plan = plan or ShufflePlan()
@@ -170,7 +170,7 @@ def probe_shuffle(
 
     def identity() -> dict[str, Any]:
         measured = {name: value for name, value in asdict(plan).items() if name not in ("tolerance", "near")}
-        return {**measured, "text": sequences.digest, "model": model_digest(model)}
+        return {**measured, "text": sequences.digest, "model": weights_digest(model)}
 
     losses = measure(scorer, conditions, identity=identity, folder=folder, progress=progress)
     return summarize(plan, losses, sequences)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import zipfile
@@ -10,24 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from foveate.errors import FoveateError
 from foveate.files import replacing
 
 LOSSES_FILE = "losses.npz"
 SECONDS_BETWEEN_SAVES = 20.0
-
-
-def model_digest(model: Any) -> str:
-    """Changes with the weights and their precision; empty for what has none."""
-    digest = hashlib.blake2b(digest_size=16)
-    if not hasattr(model, "state_dict"):
-        return ""
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Losses:

@@ -174,8 +174,8 @@ def probe_truncate(
             not know; a folder that holds another experiment.
     """
     from foveate.data.encode import encode_documents
+    from foveate.hf.identity import weights_digest
     from foveate.probes.sequences import cut_sequences
-    from foveate.probes.store import model_digest
     from foveate.scoring import Scorer
 
     plan = plan or TruncatePlan()
@@ -187,7 +187,7 @@ def probe_truncate(
 
     def identity() -> Record:
         measured = {"context": plan.context, "sequences": plan.sequences, "seed": plan.seed}
-        return {**measured, "text": sequences.digest, "model": model_digest(model)}
+        return {**measured, "text": sequences.digest, "model": weights_digest(model)}
 
     losses = measure(scorer, conditions, identity=identity, folder=folder, progress=progress)
     pieces = [str(tokenizer.decode([token])) for token in sequences.ids[0, plan.scored :][: plan.tokens].tolist()]

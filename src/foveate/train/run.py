@@ -21,6 +21,7 @@ from foveate.data.tokenizer import SAMPLE_CHARACTERS, load_tokenizer, make_token
 from foveate.devices import pick_device, pick_dtype
 from foveate.errors import FoveateError
 from foveate.files import is_disk_full, write_atomically
+from foveate.hf.identity import weights_digest
 from foveate.loading import quiet_transformers
 from foveate.train.build import build_model, count_parameters
 from foveate.train.checkpoint import FORMAT, Checkpoint, Checkpoints
@@ -40,7 +41,7 @@ from foveate.train.settings import (
 )
 from foveate.train.shares import check_shares
 from foveate.train.signals import StopRequest
-from foveate.train.start import add_adapters, digest, make_model, open_start, restore_model
+from foveate.train.start import add_adapters, make_model, open_start, restore_model
 from foveate.train.streaming import first_texts, held_out_documents, text_stream
 from foveate.train.trainer import Trainer
 
@@ -150,7 +151,7 @@ class _Session:
         check_training_memory(self.settings, vocabulary_size(tokenizer), device, processes=world.size)
         data = world.first_on_node(lambda: self._data(tokenizer))
         identity = text_stream(self.settings).fingerprint() if self.settings.stream else fingerprint(self.settings.data)
-        notes = {"data": identity, "from": start and digest(start[0]), "versions": _versions()}
+        notes = {"data": identity, "from": start and weights_digest(start[0]), "versions": _versions()}
         self._check_sources(checkpoint, notes)
         world.ask_all_same(identity, "--data")
         documents = world.first_on_node(lambda: self._documents(tokenizer))

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError
+from foveate.files import SETTINGS_FILE
 from foveate.shape import config_values, read_levels, spec_from_config
 from foveate.spec import EXPANDINGS, FULL, POOLINGS, HierarchySpec
 from foveate.train.combinations import TRACKERS, check_together
 from foveate.train.options import choice, count, flag, length, number, option, text, texts, walk_name, whole
 
-SETTINGS_FILE = "foveate.yaml"
 PATTERNS = "leave as they are the parameters whose names match, such as 'model.embed*', moves or embedding"
 
 # what --resume may change: the first changes nothing that is computed but its rounding, the second is meant to
@@ -297,6 +297,12 @@ def _absolute(name: str) -> str:
 def _file_name(name: str) -> str:
     """A path without its folders; what is no path, such as ``hf:owner/name``, as it is."""
     return Path(name).name if Path(name).is_absolute() else name
+
+
+def settings_of(folder: str | os.PathLike[str]) -> TrainSettings | None:
+    """What a run directory, or a checkpoint of one, was trained with; None for any other folder."""
+    file = Path(folder) / SETTINGS_FILE
+    return TrainSettings(**read_settings_file(file)) if file.is_file() else None
 
 
 def read_settings_file(path: str | os.PathLike[str]) -> dict[str, Any]:

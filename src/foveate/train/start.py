@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from foveate.train.build import load_weights
 from foveate.train.settings import TrainSettings, flag_name
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_FILE = "lora.safetensors"
@@ -72,15 +70,6 @@ def make_model(config: PreTrainedConfig, context: int) -> PreTrainedModel:
     config = copy.deepcopy(config)
     config.max_position_embeddings = max(config.max_position_embeddings, context)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
-def digest(model: nn.Module) -> str:
-    """Of all weights, by which a run knows again what it was started from."""
-    seen = hashlib.blake2b(digest_size=16)
-    for name, weight in model.state_dict().items():
-        seen.update(name.encode())
-        seen.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return seen.hexdigest()
 
 
 def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
