@@ -40,7 +40,7 @@ PARTS = {
     "tasks": {"hf", "data", "loading"},
     "serve": {"hf", "data", "loading"},
     "probes": {"hf", "data", "loading", "train", "stats", "report"},
-    "bench": {"hf", "data", "loading", "train", "cost", "stats"},
+    "bench": {"hf", "data", "loading", "train", "cost", "stats", "serve"},
     "report": {"errors", "files"},
     "app": {"probes", "bench", "report", "export", "tasks", "serve"},
     "cli": {"app"},

@@ -152,6 +152,15 @@ class FoveateCache(Cache):
         self.seen += tokens_to_remove
         self.unpadded += tokens_to_remove
 
+    def append_rows(self, other: FoveateCache) -> None:
+        """The rows of ``other``, a cache of the same model, after these, each to go on as it would have alone.
+
+        Columns then no longer line up: give the calls that follow no mask of columns before, and do not ``crop``.
+        """
+        self.steps.append_rows(other.steps)
+        self.seen = max(self.seen, other.seen)
+        self.unpadded = 0
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.steps.take_rows(beam_idx)
 
