@@ -11,7 +11,7 @@ demo: $(READY)
 
 # one thread to a worker: two workers fill two cores
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-skips
 
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
@@ -45,12 +45,13 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch comes first and alone, at the pinned version: resolved together with the rest, pip may choose a CUDA build
+# torch comes first and alone, at the pinned version: resolved together with the rest, pip may choose a CUDA build. "all" is
+# every package that a test is about
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,all]"
 	touch $(READY)
 
 # every experiment of docs/results.md, hours of it; goes on where it was stopped. DATA: a folder of its corpora
