@@ -65,7 +65,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path) -> None:
     assert names(tmp_path) == {"folder"}
 
 
-@pytest.mark.skipif(not HANDLES.exists(), reason="the system does not tell what a handle is of")
+@pytest.mark.skipif(not HANDLES.exists(), reason="this machine does not tell what a handle is of")
 def test_everything_is_synced_before_it_is_renamed(tmp_path, monkeypatch) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(str((HANDLES / str(handle)).readlink())))

@@ -41,6 +41,6 @@ def test_a_cache_whose_maker_is_killed_is_made_by_the_next() -> None:
 def test_a_full_disk_stops_a_run_in_one_line() -> None:
     result = run_tool(f"{TOOLS}/crash/full_disk.py", "--taken", "0")
     if result.returncode == 77:
-        pytest.skip(result.stdout.strip())
+        pytest.skip(f"this machine {result.stdout.strip()}")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "checkpoint-8 is whole: free some" in result.stdout

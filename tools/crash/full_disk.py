@@ -39,7 +39,7 @@ def test(folder: Path, taken: list[int]) -> int:
         with tmpfs(small):
             pass
     except subprocess.CalledProcessError as error:
-        print(f"cannot mount a tmpfs here: {error.stderr.strip()}")
+        print(f"cannot mount a tmpfs: {error.stderr.strip()}")
         return NOT_POSSIBLE
     finish(words(undisturbed), cache=cache)
     size = sum(path.stat().st_size for path in (undisturbed / "checkpoint-12").iterdir())
