@@ -1,5 +1,6 @@
 """Tokens on disk say what the text says, are made once, and never believed when damaged."""
 
+import errno
 import io
 import json
 import lzma
@@ -21,7 +22,9 @@ from transformers import PreTrainedTokenizerFast
 from foveate.data import corpus as module
 from foveate.data.corpus import Blocks, Corpus, open_corpus
 from foveate.data.documents import read_documents
+from foveate.data.reading import Reading, say
 from foveate.data.split import split_documents
+from foveate.data.store import TokenFile
 from foveate.errors import FoveateError
 from foveate.progress import byte_progress
 
@@ -69,8 +72,11 @@ def test_a_corpus_holds_the_documents(data, tokenizer, cache, split):
     assert texts_of(corpus, tokenizer) == expected
     assert corpus.text_bytes.tolist() == [len(text.encode()) for text in expected]
     assert corpus.tokens.dtype == np.uint16
-    assert isinstance(corpus.tokens, np.memmap)
-    assert not corpus.tokens.flags.writeable
+    assert isinstance(corpus.tokens, TokenFile)
+    assert not corpus.tokens[:3].flags.writeable
+    everything = np.fromfile(corpus.tokens.path, np.uint16)
+    for where in (slice(2, 9), slice(-5, None), slice(3, 10**9), slice(9, 2)):
+        assert corpus.tokens[where].tolist() == everything[where].tolist()
 
 
 def test_the_splits_of_a_corpus_are_all_of_it(data, bytes_tokenizer, cache):
@@ -99,7 +105,7 @@ def test_the_cache_is_found_by_content(data, tokenizer, cache, builds, tmp_path)
     assert build(split="train") == build(split="valid") == 1
     assert build(split="train", valid_fraction=0.3) == 1
     assert build(split="train", valid_fraction=0.3) == 0
-    assert build(data[1:], text_field="body") == 1
+    assert build(data[1:], reading=Reading(text_field="body")) == 1
     tokenizer.save_pretrained(tmp_path / "saved")
     assert build(tokenizer=PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved")) == 0
     Path(data[0]).write_text("another text")
@@ -109,12 +115,18 @@ def test_the_cache_is_found_by_content(data, tokenizer, cache, builds, tmp_path)
 def test_the_default_cache_follows_the_environment(data, bytes_tokenizer, cache, monkeypatch):
     monkeypatch.setenv("FOVEATE_CACHE", str(cache))
     corpus = open_corpus(data, bytes_tokenizer, progress=False)
-    assert cache in Path(corpus.tokens.filename).parents
+    assert cache in corpus.tokens.path.parents
 
 
 def resize(path, change: int) -> None:
     raw = path.read_bytes()
     path.write_bytes(raw[:change] if change < 0 else raw + bytes(change))
+
+
+def flip(path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    path.write_bytes(raw)
 
 
 DAMAGE = {
@@ -123,6 +135,8 @@ DAMAGE = {
     "tokens gone": lambda folder: (folder / "tokens").unlink(),
     "starts cut": lambda folder: resize(folder / "starts", -8),
     "starts wrong": lambda folder: (folder / "starts").write_bytes(bytes((folder / "starts").stat().st_size)),
+    "one bit of tokens": lambda folder: flip(folder / "tokens"),
+    "one bit of text_bytes": lambda folder: flip(folder / "text_bytes"),
     "text_bytes cut": lambda folder: resize(folder / "text_bytes", -1),
     "manifest gone": lambda folder: (folder / "manifest.json").unlink(),
     "manifest cut": lambda folder: resize(folder / "manifest.json", -20),
@@ -133,15 +147,52 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_cache_is_built_again(data, bytes_tokenizer, cache, builds, damage):
+def test_a_damaged_cache_is_built_again(data, bytes_tokenizer, cache, builds, damage, capsys):
     expected = np.array(open_corpus(data, bytes_tokenizer, cache_dir=cache, progress=False).tokens)
     [folder] = (path for path in (cache / "corpus").iterdir() if path.is_dir())
     DAMAGE[damage](folder)
     again = open_corpus(data, bytes_tokenizer, cache_dir=cache, progress=False)
     assert (again.tokens == expected).all()
     assert len(builds) == 2
+    gone = damage in ("manifest gone", "all gone")  # as an unfinished one, which is nothing to tell of
+    assert ("are damaged" in capsys.readouterr().err) == (not gone)
     open_corpus(data, bytes_tokenizer, cache_dir=cache, progress=False)
     assert len(builds) == 2
+
+
+def test_tokens_that_are_cut_while_they_are_read_are_a_line(data, bytes_tokenizer, cache):
+    corpus = open_corpus(data, bytes_tokenizer, cache_dir=cache, progress=False)
+    blocks = Blocks(corpus, 16)
+    before = [block["input_ids"].tolist() for block in blocks]
+    resize(corpus.tokens.path, -2 * (len(corpus.tokens) - 40))
+    assert blocks[0]["input_ids"].tolist() == before[0]
+    with pytest.raises(FoveateError, match="tokens was cut short while it was read"):
+        blocks[len(blocks) - 1]
+
+
+def test_a_full_disk_is_a_line(data, bytes_tokenizer, cache, monkeypatch):
+    def full(folder, arrays, notes):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.store, "write_manifest", full)
+    with pytest.raises(FoveateError, match="no space left for tokens in the cache"):
+        open_corpus(data, bytes_tokenizer, cache_dir=cache, progress=False)
+
+
+def test_what_was_found_while_reading_is_said_each_time(tmp_path, bytes_tokenizer, cache, capsys):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r")
+    (tmp_path / "b.txt").write_bytes(b"three\n")
+    (tmp_path / "c.txt").write_bytes(b"\xff")
+    wanted = {"keep": "one\r\ntwo\r", "unix": "one\ntwo\n"}
+    for newlines, text in wanted.items():
+        for _ in range(2):  # the second finds the first one's tokens
+            say.cache_clear()
+            reading = Reading(newlines=newlines, skip_unreadable=True)
+            corpus = open_corpus([str(tmp_path)], bytes_tokenizer, reading=reading, cache_dir=cache)
+            assert texts_of(corpus, bytes_tokenizer) == [text, "three\n"]
+            said = capsys.readouterr().err
+            assert f"left out: {tmp_path / 'c.txt'} is not UTF-8" in said
+            assert ("Windows line ends (\\r\\n) in 1 of 2 documents" in said) == (newlines == "keep")
 
 
 def test_an_interrupted_build_leaves_nothing_and_what_was_left_is_cleared(data, bytes_tokenizer, cache, monkeypatch):
@@ -180,7 +231,7 @@ def test_two_that_build_at_once_build_once(data, bytes_tokenizer, cache, builds,
     for thread in threads:
         thread.join()
     assert len(builds) == 1
-    assert results[0].tokens.tolist() == results[1].tokens.tolist()
+    assert (np.array(results[0].tokens) == np.array(results[1].tokens)).all()
     assert "waiting for another process" in capsys.readouterr().err
 
 
@@ -205,8 +256,9 @@ def test_a_tokenizer_without_end_of_text(data, cache):
 
 def test_progress_is_one_line_where_there_is_no_terminal(data, bytes_tokenizer, cache, capsys):
     open_corpus(data, bytes_tokenizer, split="train", cache_dir=cache)
-    [line] = capsys.readouterr().err.splitlines()
+    line, *notes = capsys.readouterr().err.splitlines()
     assert line.startswith("tokenising train text: 0.0 MB in 30 documents are ")
+    assert all("Windows line ends" in note for note in notes)
     open_corpus(data, bytes_tokenizer, split="train", cache_dir=cache)
     assert capsys.readouterr().err == ""
 

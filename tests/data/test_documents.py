@@ -7,12 +7,14 @@ import types
 import pytest
 
 from foveate.data import hub
-from foveate.data.documents import fingerprint, read_documents
+from foveate.data.documents import fingerprint, read_documents, read_pieces
+from foveate.data.hub import HubDataset
+from foveate.data.reading import Reading, say
 from foveate.errors import FoveateError
 
 
 def read(*data: str, **options) -> list[str]:
-    return list(read_documents(data, **options))
+    return list(read_documents(data, reading=Reading(**options)))
 
 
 def error_of(*data: str, **options) -> str:
@@ -157,6 +159,45 @@ def test_the_hub_is_asked_only_once(monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: types.SimpleNamespace(head=head))
     assert not hub.hub_is_reachable()
     assert len(asked) == 1
+
+
+def test_a_folder_that_save_to_disk_has_made(tmp_path, rows):
+    datasets = pytest.importorskip("datasets")
+    texts = ["one\r\n", "漢字", "two"]
+    for place in ("here", "there"):
+        datasets.Dataset.from_dict({"text": texts, "id": [1, 2, 3]}).save_to_disk(tmp_path / place)
+        assert read(str(tmp_path / place)) == read(f"hf:{tmp_path / place}") == texts
+    assert fingerprint([f"{tmp_path}/here"]) == fingerprint([f"{tmp_path}/there"])
+    assert [text for _, text in HubDataset(name=f"hf:{tmp_path}/here").stream("text")] == texts
+    assert "no field 'body'; it has text, id" in error_of(str(tmp_path / "here"), text_field="body")
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": texts})}).save_to_disk(tmp_path / "several")
+    assert error_of(str(tmp_path / "several")).endswith(f"name those to read: {tmp_path / 'several' / 'train'}")
+    assert read(str(tmp_path / "several" / "train")) == texts
+    assert rows == [], "no hub was asked"
+
+
+def test_what_cannot_be_read_can_be_left_out(folder, capsys):
+    (folder / "broken.jsonl").write_text('{"text": "first"}\n{"text": \n')
+    (folder / "a.bin").write_bytes(b"\0")
+    assert "a.bin is not text" in error_of(str(folder))
+    say.cache_clear()
+    assert read(str(folder), skip_unreadable=True) == ["a-", "a", "b", "first", "d1", "d2", "c"]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith(f"left out: {folder}/a.bin is not text")
+    assert said[1].startswith(f"left out: {folder}/broken.jsonl, line 2 is not JSON")
+    assert "has no text" in error_of(f"{folder}/a.bin", skip_unreadable=True)
+
+
+def test_line_ends(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a\r\nb\rc\n\r\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "d\\r\\ne"}')
+    data = [f"{tmp_path}/a.txt", f"{tmp_path}/b.jsonl"]
+    assert read(*data) == ["a\r\nb\rc\n\r\n", "d\r\ne"]
+    assert read(*data, newlines="unix") == ["a\nb\nc\n\n", "d\ne"]
+    assert "".join(read_pieces(data, reading=Reading(newlines="unix"))) == "a\nb\nc\n\nd\ne"
+    with pytest.raises(FoveateError, match="--newlines: 'dos' is none of keep, unix"):
+        Reading(newlines="dos")
 
 
 def test_a_local_folder_of_parquet_through_the_datasets_library(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zstandard
 
+from foveate.data.reading import Reading
 from foveate.data.stream import BlockStream, Position, TextStream, ahead, take_characters
 from foveate.data.tokenizer import make_tokenizer
 from foveate.errors import FoveateError
@@ -161,4 +162,4 @@ def test_a_dataset_streams_and_goes_on(tmp_path) -> None:
             text for _, text in read[number : number + 7]
         ]
     with pytest.raises(FoveateError, match=r"no text in the field 'body'; its fields are text; .* --text-field"):
-        next(TextStream([f"hf:{tmp_path}"], text_field="body").training_texts())
+        next(TextStream([f"hf:{tmp_path}"], reading=Reading(text_field="body")).training_texts())

@@ -49,7 +49,8 @@ def test_pieces_are_the_text_cut_at_white_space(tmp_path, monkeypatch, size):
     monkeypatch.setattr(textfile, "PIECE", size)
     pieces = list(write(tmp_path / "a.txt", TEXT.encode()).pieces("text"))
     assert "".join(pieces) == TEXT
-    assert all(piece[0] in " \n" for piece in pieces[1:] if piece)
+    assert all(piece[0] in " \r\n" for piece in pieces[1:] if piece)
+    assert not any(piece.endswith("\r") for piece in pieces[:-1]), "a line end is cut in two"
     assert (len(pieces) > 3) == (size < 8)
 
 

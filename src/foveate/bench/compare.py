@@ -19,6 +19,7 @@ from foveate.bench.paired import Scores, difference, score
 from foveate.bench.subjects import Subject
 from foveate.bench.train import time_training
 from foveate.data.documents import read_documents
+from foveate.data.reading import AS_IT_IS, Reading
 from foveate.data.split import split_documents
 from foveate.devices import pick_dtype
 from foveate.errors import FoveateError
@@ -46,7 +47,7 @@ class Plan:
     """
 
     data: tuple[str, ...] = ()
-    text_field: str = "text"
+    reading: Reading = AS_IT_IS
     max_bytes: int | None = None
     context: int | None = None
     batch: int | None = None
@@ -139,7 +140,7 @@ def evaluation_texts(subjects: Sequence[Subject], plan: Plan) -> tuple[list[str]
         FoveateError: there are none that all models have been kept from, as far as their settings tell.
     """
     if plan.data:
-        texts, source = read_documents(plan.data, text_field=plan.text_field), " ".join(plan.data)
+        texts, source = read_documents(plan.data, reading=plan.reading), " ".join(plan.data)
     else:
         texts, source = _held_out(subjects)
     kept: list[str] = []
@@ -159,15 +160,15 @@ def _held_out(subjects: Sequence[Subject]) -> tuple[Iterator[str], str]:
     if first is None or any(other is None or _split_of(other) != _split_of(first) for other in settings):
         raise FoveateError("--data is missing: the models did not all hold out the same text; name some to score")
     if first.valid_data:
-        return read_documents(first.valid_data, text_field=first.text_field), " ".join(first.valid_data)
+        return read_documents(first.valid_data, reading=first.reading), " ".join(first.valid_data)
     if not first.valid_fraction:
         raise FoveateError("--data is missing: the runs held out no text; name some to score")
-    texts = split_documents(first.data, split="valid", valid_fraction=first.valid_fraction, text_field=first.text_field)
+    texts = split_documents(first.data, split="valid", valid_fraction=first.valid_fraction, reading=first.reading)
     return texts, f"the {100 * first.valid_fraction:.3g}% of {' '.join(first.data)} that training left out"
 
 
 def _split_of(settings: TrainSettings) -> tuple[Any, ...]:
-    return settings.data, settings.valid_data, settings.valid_fraction, settings.text_field
+    return settings.data, settings.valid_data, settings.valid_fraction, settings.reading
 
 
 def _common_context(subjects: Sequence[Subject]) -> int:

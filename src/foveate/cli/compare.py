@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.data.reading import add_reading_arguments, reading_of
 from foveate.values import count, length, seed
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="text to score: files, folders, globs, hf:NAME, or books (default: what the runs held out)",
     )
-    text.add_argument("--text-field", default="text", metavar="NAME", help="of .jsonl lines (default: text)")
+    add_reading_arguments(text)
     text.add_argument("--bytes", type=count, metavar="N", help="score no more text than this, for a quick look")
     text.add_argument(
         "--context",
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     plan = Plan(
         data=tuple(args.data),
-        text_field=args.text_field,
+        reading=reading_of(args),
         max_bytes=args.bytes,
         context=args.context,
         batch=args.batch,

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from foveate.data.reading import add_reading_arguments, reading_of
 from foveate.errors import FoveateError
 from foveate.values import count, length
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="control tokens that the text spells out, such as <|endoftext|>, are tokens (default: text)",
     )
-    parser.add_argument("--text-field", default="text", metavar="NAME", help="of .jsonl lines (default: text)")
+    add_reading_arguments(parser)
     parser.add_argument(
         "--context",
         type=length,
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     if args.data:
         from foveate.data.corpus import read_documents
 
-        documents = read_documents(args.data, text_field=args.text_field)
+        documents = read_documents(args.data, reading=reading_of(args))
     else:
         from foveate.train.documents import corpus_documents
         from foveate.train.run import open_validation

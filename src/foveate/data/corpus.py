@@ -1,17 +1,15 @@
-"""A corpus of tokens: text tokenised once, kept in a memory-mapped file that is found again by its contents."""
+"""A corpus of tokens: text tokenised once, kept in a file that is found again by its contents."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import sys
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from foveate.data import store
 from foveate.data.documents import as_names, fingerprint, read_documents
 from foveate.data.encode import document_backend, encode_documents, token_dtype
+from foveate.data.reading import AS_IT_IS, Reading, say
 from foveate.data.split import check_split, split_documents, survey_documents
 from foveate.errors import FoveateError
 from foveate.progress import byte_progress
@@ -39,22 +38,10 @@ class Corpus:
     ``open_corpus`` gave carries the name of its file, not the tokens.
     """
 
-    tokens: np.ndarray  # uint16 or uint32 [tokens], memory-mapped
+    tokens: np.ndarray | store.TokenFile  # uint16 or uint32 [tokens]
     starts: np.ndarray  # int64 [documents + 1]
     text_bytes: np.ndarray  # int64 [documents]: UTF-8 bytes of each document's text
     end_id: int
-
-    def __getstate__(self) -> dict[str, Any]:
-        tokens = self.tokens
-        if isinstance(tokens, np.memmap) and isinstance(tokens.base, mmap.mmap):
-            return self.__dict__ | {"tokens": (tokens.filename, tokens.dtype)}
-        return self.__dict__
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if isinstance(state["tokens"], tuple):
-            filename, dtype = state["tokens"]
-            state = state | {"tokens": np.memmap(filename, dtype, "r")}
-        self.__dict__.update(state)
 
 
 def open_corpus(
@@ -63,14 +50,14 @@ def open_corpus(
     *,
     split: str = "all",
     valid_fraction: float = 0.01,
-    text_field: str = "text",
+    reading: Reading = AS_IT_IS,
     cache_dir: Path | None = None,
     progress: bool = True,
 ) -> Corpus:
     """The tokens of one side of the split of ``data``, tokenised only if the cache does not have them yet.
 
     Args:
-        data, text_field: as in ``read_documents``.
+        data, reading: as in ``read_documents``.
         tokenizer: any with an end-of-text token.
         split, valid_fraction: as in ``split_documents``.
         cache_dir: by default ``$FOVEATE_CACHE`` or ``~/.cache/foveate``.
@@ -89,22 +76,25 @@ def open_corpus(
     names = as_names(data)
     key = {
         "format": FORMAT,
-        "data": fingerprint(names),
+        "data": fingerprint(names, reading=reading),
         "tokenizer": _tokenizer_text(tokenizer),
         "end_id": end_id,
-        "text_field": text_field,
+        "reading": asdict(reading),
         "split": split if split == "all" else [split, valid_fraction],
     }
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
     folder = (cache_dir or store.cache_folder()) / "corpus" / digest
-    corpus = _load(folder, end_id)
-    if corpus is None:
+    found = _load(folder, end_id)
+    if found is None:
         with store.lock(folder):
-            corpus = _load(folder, end_id)  # another process may have built it meanwhile
-            if corpus is None:
-                _build(folder, names, tokenizer, split, valid_fraction, text_field, progress)
-                corpus = _load(folder, end_id)
-    assert corpus is not None
+            found = _load(folder, end_id)  # another process may have built it meanwhile
+            if found is None:
+                _build(folder, names, tokenizer, split, valid_fraction, reading, progress)
+                found = _load(folder, end_id)
+    assert found is not None
+    corpus, notes = found
+    for note in notes if progress else ():
+        say(note)
     return corpus
 
 
@@ -115,14 +105,9 @@ def _tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
     return json.dumps([repr(tokenizer), tokenizer.get_vocab()], sort_keys=True)
 
 
-def _load(folder: Path, end_id: int) -> Corpus | None:
-    arrays = store.load_arrays(folder, ("tokens", "starts", "text_bytes"), mapped="tokens")
-    if arrays is None:
-        return None
-    tokens, starts = arrays["tokens"], arrays["starts"]
-    if len(starts) != len(arrays["text_bytes"]) + 1 or starts[0] != 0 or starts[-1] != len(tokens):
-        return None
-    return Corpus(tokens=tokens, starts=starts, text_bytes=arrays["text_bytes"], end_id=end_id)
+def _load(folder: Path, end_id: int) -> tuple[Corpus, tuple[str, ...]] | None:
+    stored = store.load_arrays(folder, ("tokens", "starts", "text_bytes"), opened="tokens")
+    return None if stored is None else (Corpus(**stored.arrays, end_id=end_id), stored.notes)
 
 
 def _build(
@@ -131,7 +116,7 @@ def _build(
     tokenizer: PreTrainedTokenizerBase,
     split: str,
     valid_fraction: float,
-    text_field: str,
+    reading: Reading,
     progress: bool,
 ) -> None:
     began = time.monotonic()
@@ -139,26 +124,21 @@ def _build(
     end = np.array([tokenizer.eos_token_id], dtype).tobytes()
     starts, text_bytes = array("q", [0]), array("q")
     # a first pass before the long one: bad input is heard of at once, and the bar knows where it ends
-    total = survey_documents(data, text_field=text_field, progress=progress).bytes_of(split, valid_fraction)
-    texts = split_documents(data, split=split, valid_fraction=valid_fraction, text_field=text_field, progress=progress)
+    survey = survey_documents(data, reading=reading, progress=progress)
+    total = survey.bytes_of(split, valid_fraction)
+    texts = split_documents(data, split=split, valid_fraction=valid_fraction, reading=reading, progress=progress)
     title = "tokenising" if split == "all" else f"tokenising {split} text"
-    with (
-        store.replacing(folder) as new,
-        (new / "tokens").open("wb") as file,
-        byte_progress(title, total, show=progress) as advance,
-    ):
-        for text, ids in encode_documents(tokenizer, texts, advance=advance):
-            file.write(ids.tobytes())
-            file.write(end)
-            starts.append(starts[-1] + len(ids) + 1)
-            text_bytes.append(len(text.encode()))
+    with store.replacing(folder) as new:
+        with (new / "tokens").open("wb") as file, byte_progress(title, total, show=progress) as advance:
+            for text, ids in encode_documents(tokenizer, texts, advance=advance):
+                file.write(ids.tobytes())
+                file.write(end)
+                starts.append(starts[-1] + len(ids) + 1)
+                text_bytes.append(len(text.encode()))
         (new / "starts").write_bytes(starts.tobytes())
         (new / "text_bytes").write_bytes(text_bytes.tobytes())
         int64 = np.dtype(np.int64)
-        store.write_manifest(
-            new,
-            {"tokens": (dtype, starts[-1]), "starts": (int64, len(starts)), "text_bytes": (int64, len(text_bytes))},
-        )
+        store.write_manifest(new, {"tokens": dtype, "starts": int64, "text_bytes": int64}, notes=survey.notes)
     if progress:
         print(
             f"{title}: {sum(text_bytes) / 1e6:.1f} MB in {len(text_bytes):,} documents are {starts[-1]:,} tokens "

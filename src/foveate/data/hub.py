@@ -78,7 +78,19 @@ class HubDataset:
 
     def fingerprint(self) -> str:
         """Changes with the dataset's contents."""
-        return f"{self.name} {_load(self.name)._fingerprint}"
+        known = _load(self.name)._fingerprint
+        return f"saved {known}" if is_saved_dataset(_place(self.name)) else f"{self.name} {known}"
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether ``save_to_disk`` of the datasets library has made a folder."""
+    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")) and (
+        (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
+    )
+
+
+def _place(name: str) -> Path:
+    return Path(name.removeprefix(PREFIX)).expanduser()
 
 
 @lru_cache(maxsize=8)
@@ -91,6 +103,8 @@ def _open(name: str, **options: Any) -> Any:
         import datasets
     except ImportError:
         raise FoveateError(f"{name}: this takes the package datasets; install foveate[hub]") from None
+    if is_saved_dataset(_place(name)):
+        return _open_saved(name, _place(name), **options)
     from huggingface_hub import constants
 
     path, config, split = [*name.removeprefix(PREFIX).split(":", 2), "", ""][:3]
@@ -106,3 +120,16 @@ def _open(name: str, **options: Any) -> Any:
     except Exception as error:  # of which kind depends on the dataset's own format and on the network
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise FoveateError(f"{name} cannot be loaded: {reason}") from error
+
+
+def _open_saved(name: str, folder: Path, *, streaming: bool = False) -> Any:
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except Exception as error:  # of which kind depends on what of the folder is damaged
+        raise FoveateError(f"{name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    if isinstance(saved, datasets.DatasetDict):
+        parts = ", ".join(str(folder / part) for part in saved)
+        raise FoveateError(f"{folder} holds several splits; name those to read: {parts}")
+    return saved.to_iterable_dataset() if streaming else saved

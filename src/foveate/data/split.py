@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from foveate.data.documents import as_names, fingerprint, read_documents
+from foveate.data.reading import AS_IT_IS, Reading
 from foveate.errors import FoveateError
 from foveate.progress import byte_progress
 
@@ -28,6 +29,7 @@ class Survey:
 
     hashes: np.ndarray  # uint64 [documents]
     text_bytes: np.ndarray  # int64 [documents]
+    notes: tuple[str, ...] = ()  # what the user is to hear: files left out, line ends of another system
 
     def threshold(self, valid_fraction: float) -> int | None:
         """The largest hash of a validation document; None where every document gives its end instead."""
@@ -48,21 +50,29 @@ class Survey:
         return {"all": total, "train": total - valid, "valid": valid}[split]
 
 
-def survey_documents(data: Sequence[str], *, text_field: str = "text", progress: bool = False) -> Survey:
+def survey_documents(data: Sequence[str], *, reading: Reading = AS_IT_IS, progress: bool = False) -> Survey:
     """Read every document once, to count and hash it; remembered while the contents stay as they are."""
-    return _survey(tuple(as_names(data)), text_field, fingerprint(data), progress)
+    return _survey(tuple(as_names(data)), reading, fingerprint(data, reading=reading), progress)
 
 
 @lru_cache(maxsize=4)
-def _survey(data: tuple[str, ...], text_field: str, contents: str, progress: bool) -> Survey:
+def _survey(data: tuple[str, ...], reading: Reading, contents: str, progress: bool) -> Survey:
     hashes, sizes = array("Q"), array("q")
+    notes: list[str] = []
+    other_ends = 0
     with byte_progress("reading", None, show=progress) as advance:
-        for text in read_documents(data, text_field=text_field):
+        for text in read_documents(data, reading=reading, note=notes.append):
             raw = text.encode()
             hashes.append(text_hash(raw))
             sizes.append(len(raw))
+            other_ends += b"\r\n" in raw
             advance(len(raw))
-    return Survey(hashes=np.array(hashes, np.uint64), text_bytes=np.array(sizes, np.int64))
+    if other_ends:
+        notes.append(
+            f"the Windows line ends (\\r\\n) in {other_ends:,} of {len(sizes):,} documents are kept as they are; "
+            f"--newlines unix makes them \\n"
+        )
+    return Survey(hashes=np.array(hashes, np.uint64), text_bytes=np.array(sizes, np.int64), notes=tuple(notes))
 
 
 def text_hash(raw: bytes) -> int:
@@ -81,10 +91,10 @@ def split_documents(
     *,
     split: str = "all",
     valid_fraction: float = 0.01,
-    text_field: str = "text",
+    reading: Reading = AS_IT_IS,
     progress: bool = False,
 ) -> Iterator[str]:
-    """The documents of one side of the split, or ``all`` of them; ``data`` is as in ``read_documents``.
+    """The documents of one side of the split, or ``all`` of them; ``data`` and ``reading`` as in ``read_documents``.
 
     Args:
         split: ``train``, ``valid`` or ``all``.
@@ -95,10 +105,10 @@ def split_documents(
         FoveateError: as ``read_documents``, and where this side of the split is empty.
     """
     check_split(split, valid_fraction)
-    documents = read_documents(data, text_field=text_field)
+    documents = read_documents(data, reading=reading, note=lambda line: None)  # the survey has told of it
     if split == "all":
         return documents
-    threshold = survey_documents(data, text_field=text_field, progress=progress).threshold(valid_fraction)
+    threshold = survey_documents(data, reading=reading, progress=progress).threshold(valid_fraction)
     return _one_side(documents, split, valid_fraction, threshold)
 
 

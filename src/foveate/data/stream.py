@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from foveate.data.documents import Source, as_names, find_sources
+from foveate.data.documents import Source, as_names, find_sources, readable
 from foveate.data.encode import encode_documents
 from foveate.data.hub import HubDataset
+from foveate.data.reading import AS_IT_IS, Reading
 from foveate.data.split import text_hash
 from foveate.errors import FoveateError
 
@@ -65,7 +66,7 @@ class TextStream:
     """The documents of ``data``, read as they are needed, and over again without end.
 
     Args:
-        data, text_field: as in ``read_documents``.
+        data, reading: as in ``read_documents``.
         valid_fraction: the part of the documents that is held out, by the hashes of their texts.
         seed: decides in which order a pass takes the files.
 
@@ -73,9 +74,9 @@ class TextStream:
         FoveateError: at once where something is missing.
     """
 
-    def __init__(self, data: Sequence[str], *, text_field: str = "text", valid_fraction: float = 0.0, seed: int = 0):
+    def __init__(self, data: Sequence[str], *, reading: Reading = AS_IT_IS, valid_fraction: float = 0.0, seed: int = 0):
         self.names = as_names(data)
-        self.text_field = text_field
+        self.reading = reading
         self.held_out_below = int(valid_fraction * HASHES)
         self.seed = seed
         self.sources = [source for name in self.names for source in find_sources(name)]
@@ -95,7 +96,7 @@ class TextStream:
         while True:
             whole_pass, has_text = first == 0 and place is None, False
             for number, source in islice(enumerate(self._order(turn)), first, None):
-                for before, text in _documents(source, self.text_field, place):
+                for before, text in _documents(source, self.reading, place):
                     if text and not self._is_held_out(text):
                         has_text = has_text or not text.isspace()
                         yield Position(turn=turn, source=number, place=before), text
@@ -107,7 +108,7 @@ class TextStream:
     def held_out_texts(self) -> Iterator[str]:
         """The documents that are not trained on, in one pass."""
         for source in self.sources:
-            for _, text in _documents(source, self.text_field, None):
+            for _, text in _documents(source, self.reading, None):
                 if text and self._is_held_out(text):
                     yield text
 
@@ -127,13 +128,14 @@ class TextStream:
         return bool(self.held_out_below) and text_hash(text.encode()) < self.held_out_below
 
 
-def _documents(source: Source, text_field: str, place: Any) -> Iterator[tuple[Any, str]]:
+def _documents(source: Source, reading: Reading, place: Any) -> Iterator[tuple[Any, str]]:
     """Each document of a source from ``place`` on, with its own place."""
     if isinstance(source, HubDataset):
-        yield from source.stream(text_field, place)
+        for before, text in source.stream(reading.text_field, place):
+            yield before, reading.text(text)
         return
     first = place or 0
-    yield from enumerate(islice(source.documents(text_field), first, None), first)
+    yield from enumerate(islice(readable(source.documents(reading.text_field), reading), first, None), first)
 
 
 class BlockStream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -16,42 +15,56 @@ from typing import Any, BinaryIO
 
 import zstandard
 
+from foveate.data.rows import decode, read_array, read_csv, read_lines, read_parquet
 from foveate.errors import FoveateError
 
-JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
+KINDS = {  # what the end of a name says
+    ".jsonl": "lines",
+    ".ndjson": "lines",
+    ".jsonlines": "lines",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}
+READERS = {"lines": read_lines, "json": read_array, "csv": read_csv}
 COMPRESSED = (".gz", ".xz", ".zst")
 READ_AT_ONCE = 1 << 20
 PIECE = 1 << 22
 LARGEST_ZSTD_WINDOW = 1 << 31  # as the zstd command allows with --long=31
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFile:
-    """A file whose name says what is in it: ``.jsonl`` (one document a line) or any other text (one document),
-    either also compressed as ``.gz``, ``.xz`` or ``.zst``."""
+    """A file whose name says what is in it: many documents, as ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or
+    ``.parquet``, or any other text, which is one. All but Parquet also compressed: ``.gz``, ``.xz`` or ``.zst``."""
 
     path: Path
 
     @property
-    def is_json_lines(self) -> bool:
+    def kind(self) -> str:
+        """``text``, or of rows: ``lines``, ``json``, ``csv``, ``parquet``."""
         name = self.path.name.lower()
         if name.endswith(COMPRESSED):
             name = name.rpartition(".")[0]
-        return name.endswith(JSON_LINES)
+        return KINDS.get(Path(name).suffix, "text")
 
     def documents(self, text_field: str) -> Iterator[str]:
         """Each document's text, newlines and all as they stand in the file.
 
         Raises:
-            FoveateError: the file cannot be read, is damaged, is not UTF-8 text, or a line of it is not a JSON object
-                with text in ``text_field``.
+            FoveateError: the file cannot be read, is damaged, is not UTF-8 text, or a row of it has no text in
+                ``text_field``.
         """
+        if self.kind == "parquet":
+            with _named_errors(self.path):
+                yield from read_parquet(self.path, text_field)
+            return
         with _named_errors(self.path), _open(self.path) as file:
-            if self.is_json_lines:
-                yield from _read_lines(self.path, file, text_field)
+            if self.kind == "text":
+                yield decode(file.read(), str(self.path))
             else:
-                yield _decode(file.read(), str(self.path))
+                yield from READERS[self.kind](self.path, file, text_field)
 
     def pieces(self, text_field: str) -> Iterator[str]:
         """The same text for what need not see whole documents: plain text in megabytes, cut at white space.
@@ -59,7 +72,7 @@ class TextFile:
         Raises:
             FoveateError: as ``documents``.
         """
-        if self.is_json_lines:
+        if self.kind != "text":
             yield from self.documents(text_field)
             return
         with _named_errors(self.path), _open(self.path) as file:
@@ -68,17 +81,18 @@ class TextFile:
                 rest += more
                 # ASCII white space is never a part of another character; the mark of UTF-16 has to be seen whole
                 cut = max(rest.rfind(b" "), rest.rfind(b"\n"))
+                cut -= rest[cut - 1 : cut] == b"\r"  # a line end stays whole
                 if cut > 1:
-                    yield _decode(rest[:cut], str(self.path), offset)
+                    yield decode(rest[:cut], str(self.path), offset)
                     offset, rest = offset + cut, rest[cut:]
-            yield _decode(rest, str(self.path), offset)
+            yield decode(rest, str(self.path), offset)
 
     def fingerprint(self) -> str:
         """Changes with the file's contents, and with how its name says to read them, but not with its place."""
         with _named_errors(self.path), self.path.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         compression = self.path.suffix.lower() if self.path.name.lower().endswith(COMPRESSED) else ""
-        return f"{'lines' if self.is_json_lines else 'text'}{compression} {digest}"
+        return f"{self.kind}{compression} {digest}"
 
 
 @contextmanager
@@ -137,55 +151,3 @@ class _ZstdFile(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def _decode(raw: bytes, where: str, offset: int = 0) -> str:
-    if offset == 0 and raw.startswith(UTF16_MARKS):
-        raise FoveateError(f"{where} is UTF-16 text; save it as UTF-8")
-    if (at := raw.find(b"\0")) >= 0:
-        raise FoveateError(f"{where} is not text: byte {offset + at} is NUL, as in a binary file")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FoveateError(
-            f"{where} is not UTF-8: byte {offset + error.start} is 0x{raw[error.start]:02x} ({error.reason}); "
-            f"save it as UTF-8"
-        ) from None
-
-
-def _read_lines(path: Path, file: BinaryIO, text_field: str) -> Iterator[str]:
-    offset = 0
-    for number, raw in enumerate(file, start=1):
-        line = _decode(raw.rstrip(b"\r\n"), str(path), offset)
-        offset += len(raw)
-        if number == 1:
-            line = line.removeprefix("\ufeff")
-        if line and not line.isspace():
-            yield _text_of(line, f"{path}, line {number}", text_field)
-
-
-def _text_of(line: str, where: str, text_field: str) -> str:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise FoveateError(f"{where} is not JSON: {error.msg} (character {error.colno})") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested as deep
-        raise FoveateError(f"{where} is not JSON that can be read: {error}") from None
-    if not isinstance(row, dict):
-        raise FoveateError(f'{where} is no JSON object; write one object a line, as in {{"{text_field}": "..."}}')
-    if text_field not in row:
-        fields = ", ".join(map(repr, row))[:200] or "none at all"
-        raise FoveateError(
-            f"{where} has no field {text_field!r}; its fields are {fields}; choose one with --text-field"
-        )
-    text = row[text_field]
-    if not isinstance(text, str):
-        raise FoveateError(f"{where}: the field {text_field!r} holds {json.dumps(text)[:40]}, not text")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise FoveateError(
-                f"{where}: character {error.start} of {text_field!r} is half a surrogate pair, which is not text"
-            ) from None
-    return text

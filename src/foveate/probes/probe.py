@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from foveate.data.reading import add_reading_arguments, reading_of
 from foveate.values import count, seed
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def add_text_arguments(parser: argparse.ArgumentParser, data: str = "best what t
         metavar="PATH",
         help=f"the text to score: files, folders, globs, hf:NAME, or books; {data}",
     )
-    parser.add_argument("--text-field", default="text", metavar="NAME", help="of .jsonl lines (default: text)")
+    add_reading_arguments(parser)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, seeded: str) -> None:
@@ -147,7 +148,7 @@ def read_texts(args: argparse.Namespace) -> Iterable[str]:
     from foveate.data.documents import read_documents
     from foveate.probes.sequences import split_at
 
-    texts = read_documents(args.data, text_field=args.text_field)
+    texts = read_documents(args.data, reading=reading_of(args))
     return split_at(texts, args.split_at) if args.split_at else texts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from foveate.data.reading import reading_of
 from foveate.probes.probe import Finding, add_model_arguments, add_text_arguments
 from foveate.values import count, length
 
@@ -61,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Finding:
     from foveate.data.documents import read_documents, read_pieces
 
-    train = read_pieces(args.train, text_field=args.text_field)  # what is missing is heard of at once
-    texts = list(read_documents(args.data, text_field=args.text_field))
+    train = read_pieces(args.train, reading=reading_of(args))  # what is missing is heard of at once
+    texts = list(read_documents(args.data, reading=reading_of(args)))
     if args.bytes:
         texts = _middles(texts, args.bytes)
 

@@ -14,7 +14,6 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from foveate.data.corpus import Blocks, Corpus, open_corpus
-from foveate.data.documents import fingerprint
 from foveate.data.split import split_documents
 from foveate.data.stream import BlockStream
 from foveate.data.tokenizer import SAMPLE_CHARACTERS, load_tokenizer, make_tokenizer, vocabulary_size
@@ -35,6 +34,7 @@ from foveate.train.parts import parts_to_train
 from foveate.train.settings import (
     CHANGEABLE_ON_RESUME,
     FREE_ON_RESUME,
+    MOVABLE,
     SETTINGS_FILE,
     TrainSettings,
     read_settings_file,
@@ -42,7 +42,14 @@ from foveate.train.settings import (
 from foveate.train.shares import check_shares
 from foveate.train.signals import StopRequest
 from foveate.train.start import add_adapters, make_model, open_start, restore_model
-from foveate.train.streaming import first_texts, held_out_documents, text_stream
+from foveate.train.streaming import (
+    check_data_is_there,
+    data_fingerprint,
+    first_texts,
+    held_out_documents,
+    text_stream,
+    valid_data_fingerprint,
+)
 from foveate.train.trainer import Trainer
 
 Record = dict[str, Any]
@@ -116,6 +123,7 @@ def resume(
         with _held(run, world):
             settings = TrainSettings(**read_settings_file(run / SETTINGS_FILE))
             settings = replace(settings, out=str(run)).resumed_with(changes or {})
+            check_data_is_there(settings)
             return _Session(settings, run, on_record, world).go(resuming=True)
 
 
@@ -150,8 +158,13 @@ class _Session:
         tokenizer = world.on_main(lambda: self._tokenizer(checkpoint)) if start is None else start[1]
         check_training_memory(self.settings, vocabulary_size(tokenizer), device, processes=world.size)
         data = world.first_on_node(lambda: self._data(tokenizer))
-        identity = text_stream(self.settings).fingerprint() if self.settings.stream else fingerprint(self.settings.data)
-        notes = {"data": identity, "from": start and weights_digest(start[0]), "versions": _versions()}
+        identity = data_fingerprint(self.settings)
+        notes = {
+            "data": identity,
+            "valid_data": valid_data_fingerprint(self.settings),
+            "from": start and weights_digest(start[0]),
+            "versions": _versions(),
+        }
         self._check_sources(checkpoint, notes)
         world.ask_all_same(identity, "--data")
         documents = world.first_on_node(lambda: self._documents(tokenizer))
@@ -246,7 +259,7 @@ class _Session:
         trained_with = TrainSettings(**read_settings_file(checkpoint.path / SETTINGS_FILE))
         for option in fields(TrainSettings):
             mine, its = getattr(self.settings, option.name), getattr(trained_with, option.name)
-            if mine != its and option.name not in FREE_ON_RESUME + CHANGEABLE_ON_RESUME:
+            if mine != its and option.name not in FREE_ON_RESUME + CHANGEABLE_ON_RESUME + MOVABLE:
                 raise FoveateError(
                     f"{self.run / SETTINGS_FILE} says {option.name}: {mine!r}, but {checkpoint.path.name} was trained "
                     f"with {its!r}; change it back to resume"
@@ -254,9 +267,15 @@ class _Session:
 
     def _check_sources(self, checkpoint: Checkpoint | None, notes: Mapping[str, Any]) -> None:
         settings = self.settings
-        named = {"data": ("data", ", ".join(settings.data)), "from": ("start", settings.from_)}
+        named = {
+            "data": ("data", ", ".join(settings.data)),
+            "valid_data": ("validation data", ", ".join(settings.valid_data)),
+            "from": ("start", settings.from_),
+        }
         for name, (what, where) in named.items():
-            if checkpoint is not None and notes[name] is not None and checkpoint.notes.get(name) != notes[name]:
+            if checkpoint is None or notes[name] is None or (name == "valid_data" and name not in checkpoint.notes):
+                continue  # nothing to compare with: checkpoints once did not know what they were validated on
+            if checkpoint.notes.get(name) != notes[name]:
                 raise FoveateError(
                     f"the {what} of {self.run} is not what it was when the run began: {where}; "
                     f"bring that back, or choose another --out for a new run"
@@ -283,7 +302,7 @@ class _Session:
             settings.data,
             split=self._train_split,
             valid_fraction=settings.valid_fraction or ANY_FRACTION,
-            text_field=settings.text_field,
+            reading=settings.reading,
         )
 
     def _data(self, tokenizer: PreTrainedTokenizerBase) -> Blocks | BlockStream:
@@ -295,7 +314,7 @@ class _Session:
             tokenizer,
             split=self._train_split,
             valid_fraction=settings.valid_fraction or ANY_FRACTION,
-            text_field=settings.text_field,
+            reading=settings.reading,
             progress=self.world.is_main,
         )
         return Blocks(corpus, settings.context)
@@ -352,7 +371,7 @@ def open_validation(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase)
         FoveateError: it holds out none.
     """
     if settings.valid_data:
-        return open_corpus(settings.valid_data, tokenizer, text_field=settings.text_field)
+        return open_corpus(settings.valid_data, tokenizer, reading=settings.reading)
     if not settings.valid_fraction:
         raise FoveateError("the run held out no text; name some with --data")
     if settings.stream:
@@ -362,5 +381,5 @@ def open_validation(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase)
         tokenizer,
         split="valid",
         valid_fraction=settings.valid_fraction,
-        text_field=settings.text_field,
+        reading=settings.reading,
     )

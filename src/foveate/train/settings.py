@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from foveate.data.reading import NEWLINES, NEWLINES_HELP, SKIP_HELP, TEXT_FIELD_HELP, Reading
 from foveate.errors import FoveateError
 from foveate.files import SETTINGS_FILE
 from foveate.shape import config_values, read_levels, spec_from_config
@@ -41,6 +42,7 @@ FREE_ON_RESUME = (
     "gradient_checkpointing",
 )
 CHANGEABLE_ON_RESUME = ("tokens", "lr", "final_lr", "on_nan")
+MOVABLE = ("data", "valid_data")  # may lie elsewhere on resume, where the contents are the same
 # what a command that is told to others leaves out: it makes no other model
 UNTOLD = set(FREE_ON_RESUME) - {"out", "parallel", "accumulate", "gradient_checkpointing", "compile"}
 FILES = ("data", "valid_data", "tokenizer", "from_", "teacher")
@@ -65,9 +67,11 @@ class TrainSettings:
     expanding: str = option("repeat", choice(*EXPANDINGS), "shape", "")
 
     data: tuple[str, ...] = option(
-        ("books",), texts, "data", "files, folders, globs, hf:NAME, or books (bundled)", "PATH"
+        ("books",), texts, "data", "files of text or of rows, folders, globs, hf:NAME, or books (bundled)", "PATH"
     )
-    text_field: str = option("text", text, "data", "the field of a .jsonl line that holds the text", "NAME")
+    text_field: str = option("text", text, "data", TEXT_FIELD_HELP, "NAME")
+    newlines: str = option("keep", choice(*NEWLINES), "data", NEWLINES_HELP, "keep|unix")
+    skip_unreadable: bool = option(False, flag, "data", SKIP_HELP)
     stream: bool = option(False, flag, "data", "tokenise while training: for more text than the disk holds twice")
     valid_data: tuple[str, ...] = option((), texts, "data", "validate on these (default: a part of --data)", "PATH")
     valid_fraction: float = option(0.01, number(0, 0.5), "data", "part of --data kept for validation; 0 for none")
@@ -176,6 +180,11 @@ class TrainSettings:
         return spec_from_config(config_values(self))
 
     @property
+    def reading(self) -> Reading:
+        """How documents are taken from the data."""
+        return Reading(text_field=self.text_field, newlines=self.newlines, skip_unreadable=self.skip_unreadable)
+
+    @property
     def tokens_per_step(self) -> int:
         return self.batch * self.context
 
@@ -211,7 +220,7 @@ class TrainSettings:
         asked = replace(self, **decided)._with_absolute_paths()
         for name in decided:
             mine, wanted = getattr(self, name), getattr(asked, name)
-            if mine != wanted and name not in FREE_ON_RESUME + CHANGEABLE_ON_RESUME:
+            if mine != wanted and name not in FREE_ON_RESUME + CHANGEABLE_ON_RESUME + MOVABLE:
                 raise FoveateError(
                     f"{flag_name(name)}: the run was started with {mine!r}, not {wanted!r}; "
                     f"leave it out to resume, or choose another --out for a new run"

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from foveate.data.documents import find_sources, fingerprint
 from foveate.data.encode import encode_documents
 from foveate.data.stream import BlockStream, Position, TextStream, take_characters
 from foveate.errors import FoveateError
 from foveate.train.distributed import World
 from foveate.train.documents import Document, cut
-from foveate.train.settings import TrainSettings
+from foveate.train.settings import MOVABLE, TrainSettings, flag_name
 from foveate.train.shares import share
 
 REMEMBERED_STEPS = 1000  # of which it is known what they read: more than there are between two lines of the log
@@ -28,7 +29,32 @@ REMEMBERED_STEPS = 1000  # of which it is known what they read: more than there 
 def text_stream(settings: TrainSettings) -> TextStream:
     """The text of a run's ``data``, without what it validates on."""
     held_out = 0.0 if settings.valid_data else settings.valid_fraction
-    return TextStream(settings.data, text_field=settings.text_field, valid_fraction=held_out, seed=settings.seed)
+    return TextStream(settings.data, reading=settings.reading, valid_fraction=held_out, seed=settings.seed)
+
+
+def data_fingerprint(settings: TrainSettings) -> str:
+    """Of what a run is trained on, wherever it lies: its contents; of a stream the names and sizes of its files."""
+    if settings.stream:
+        return text_stream(settings).fingerprint()
+    return fingerprint(settings.data, reading=settings.reading)
+
+
+def valid_data_fingerprint(settings: TrainSettings) -> str | None:
+    """The same of what it is validated on, where that has a place of its own."""
+    return fingerprint(settings.valid_data, reading=settings.reading) if settings.valid_data else None
+
+
+def check_data_is_there(settings: TrainSettings) -> None:
+    """Raise a ``FoveateError`` that says what to do where a run's data was moved."""
+    for name in MOVABLE:
+        for entry in getattr(settings, name):
+            try:
+                find_sources(entry)
+            except FoveateError as error:
+                flag = flag_name(name)
+                raise FoveateError(
+                    f"{error}; if it has moved: foveate train --resume {settings.out} {flag} NEW/PLACE"
+                ) from None
 
 
 def first_texts(stream: TextStream, characters: int) -> Iterator[str]:
