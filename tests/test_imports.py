@@ -41,8 +41,9 @@ PARTS = {
     "serve": {"hf", "data", "loading"},
     "probes": {"hf", "data", "loading", "train", "stats", "report"},
     "bench": {"hf", "data", "loading", "train", "cost", "stats", "serve"},
+    "promises": {"loading"},
     "report": {"errors", "files"},
-    "app": {"probes", "bench", "report", "export", "tasks", "serve"},
+    "app": {"probes", "bench", "promises", "report", "export", "tasks", "serve"},
     "cli": {"app"},
 }
 TOP = {

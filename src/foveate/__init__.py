@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from foveate.probes.shuffle import probe_shuffle
     from foveate.probes.truncate import TruncatePlan, probe_truncate
     from foveate.probes.word_loss import Reader
+    from foveate.promises.check import check
     from foveate.zooming.plan import ZoomPlan
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "Run",
     "ShufflePlan",
     "TruncatePlan",
+    "check",
     "ZoomCache",
     "ZoomPlan",
     "load",
@@ -54,6 +56,7 @@ _LAZY = {
     "Reader": "foveate.probes.word_loss",
     "ShufflePlan": "foveate.probes.plan",
     "TruncatePlan": "foveate.probes.truncate",
+    "check": "foveate.promises.check",
     "ZoomCache": "foveate.hf.zoom_cache",
     "ZoomPlan": "foveate.zooming.plan",
     "load": "foveate.loading",

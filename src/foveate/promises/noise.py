@@ -1,0 +1,99 @@
+"""How far rounding alone can move what a model computes: the same computation in another order.
+
+Products sum in reverse order, and every result is moved at random within its last digit, as Monte Carlo arithmetic
+does. Whatever stays within a few times of what that changes is rounding; a fault is larger, or stays when the
+arithmetic gets finer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from foveate.promises.reading import Values
+
+PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+FUSED = frozenset(
+    {
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_softmax",
+        "_safe_softmax",
+        "native_layer_norm",
+        "_fused_rms_norm",
+        "convolution",
+    }
+)
+POINTWISE = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "rsqrt",
+        "sqrt",
+        "pow",
+        "mean",
+        "sum",
+        "exp",
+        "log",
+        "silu",
+        "gelu",
+        "tanh",
+        "sigmoid",
+        "softplus",
+        "cumsum",
+        "_log_softmax",
+    ]
+)
+
+
+class OtherOrder(TorchDispatchMode):
+    """Within it, tensors are computed in another order, each result rounded another way: moved by up to half its last digit.
+
+    Args:
+        unit: relative size of the last digit; None: that of each result's own dtype.
+        names: which operations' results are moved.
+    """
+
+    def __init__(
+        self, seed: int, *, unit: float | None = None, names: frozenset[str] = PRODUCTS | FUSED | POINTWISE
+    ) -> None:
+        super().__init__()
+        self.seed, self.unit, self.names = seed, unit, names
+        self.generators: dict[torch.device, torch.Generator] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in PRODUCTS:
+            *before, left, right = args[: 3 if "add" in name else 2]
+            args = (*before, left.flip(-1), right.flip(-2), *args[len(before) + 2 :])
+        out = func(*args, **(kwargs or {}))
+        if name.rstrip("_") not in self.names and name not in self.names:
+            return out
+        first = out[0] if isinstance(out, tuple) else out
+        if not isinstance(first, Tensor) or not first.is_floating_point() or first.is_meta:
+            return out
+        if name.endswith("_"):
+            first.add_(self._last_digits(first))
+            return out
+        moved = first + self._last_digits(first)
+        return (moved, *out[1:]) if isinstance(out, tuple) else moved
+
+    def _last_digits(self, value: Tensor) -> Tensor:
+        if value.device not in self.generators:
+            self.generators[value.device] = torch.Generator(value.device).manual_seed(self.seed)
+        unit = torch.finfo(value.dtype).eps if self.unit is None else self.unit
+        share = torch.rand(value.shape, dtype=value.dtype, device=value.device, generator=self.generators[value.device])
+        return (value * (share - 0.5).mul_(unit)).nan_to_num_(0.0, 0.0, 0.0)  # an infinity stays what it is
+
+
+def noisy(compute: Callable[[], Values], seed: int, **how: Any) -> Values:
+    with OtherOrder(seed, **how):
+        return compute()
