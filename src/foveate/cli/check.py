@@ -29,9 +29,7 @@ PLAIN_WIDTH = 140  # columns, where the output is not a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="a run, a folder, a .gguf file, or a name on the hub"
-    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="a run, a folder, a .gguf file, a name on the hub")
     parser.add_argument(
         "--architecture",
         nargs="+",
@@ -142,11 +140,7 @@ def _command(args: argparse.Namespace) -> str:
     add_arguments(defaults)
     words = ["foveate", "check", *args.models]
     for name, value in vars(args).items():
-        if (
-            name in ("models", "json", "out", "debug")
-            or value in (None, False, [])
-            or value == defaults.get_default(name)
-        ):
+        if name in ("models", "json", "out", "debug") or not value or value == defaults.get_default(name):
             continue
         words.append(f"--{name}")
         words += [] if value is True else map(str, value if isinstance(value, list) else [value])

@@ -108,13 +108,35 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "is_decoder": True,
 }
+BLT_PART = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "initializer_range": 0.2,
+    "sliding_window": 6,
+}
 # where one name's usual value does not fit a class
 SPECIAL: dict[str, dict[str, Any]] = {
+    "blt": {
+        "patcher_config": BLT_PART,
+        "encoder_config": BLT_PART | {"num_hidden_layers": 1, "hidden_size_global": 32},
+        "decoder_config": BLT_PART | {"hidden_size_global": 32},
+        "global_config": BLT_PART,
+        "encoder_hash_byte_group_vocab": 100,
+        "local_attention_window_len": 6,
+        "patching_threshold": 3.5,
+    },
     "bamba": {"num_hidden_layers": 3, "attn_layer_indices": [1], "mamba_expand": 2},
     "dbrx": {"attn_config": {"kv_n_heads": 2}, "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4}},
+    "deepseek_v2": {"head_dim": 4, "num_key_value_heads": 4},
+    "deepseek_v3": {"head_dim": 4, "num_key_value_heads": 4},
     "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2},
     "gemma2": {"query_pre_attn_scalar": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 6},
+    "gptj": {"rotary_dim": 4},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], "shared_intermediate_size": 48, "mamba_expand": 2},
     "gpt_oss": {"num_experts_per_tok": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_hidden_layers": 3, "use_mamba_kernels": False},
     "llama4_text": {"intermediate_size_mlp": 48, "num_hidden_layers": 4},

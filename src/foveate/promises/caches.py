@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from foveate.promises.promise import Case, Comparison, Promise
-from foveate.promises.reading import Call, Values, make_rows, read, split, together
+from foveate.promises.reading import Call, Step, Values, make_rows, read, split, together
 from foveate.promises.subject import Subject
 
 Sizes = tuple[int, ...]
@@ -80,7 +80,7 @@ def _reordered(subject: Subject, case: Case) -> Comparison:
         index[-1] = case.rows - 1  # a beam goes on twice and another ends
     after = make_rows(subject, [2] * case.rows, case.seed + 1)
     whole = [torch.cat((rows[source], new)) for source, new in zip(index.tolist(), after, strict=True)]
-    steps = [
+    steps: list[Step] = [
         _ended(together(rows), counted=False),
         lambda cache: cache.reorder_cache(index.to(subject.device)),
         *split(after, (1, 1)),
@@ -100,7 +100,7 @@ def _cut_back(subject: Subject, case: Case) -> Comparison:
         if hasattr(cache, "activate_past_recording"):
             cache.activate_past_recording()
 
-    steps = [
+    steps: list[Step] = [
         _ended(together([row]), counted=False),
         record,
         *(_ended(call, counted=False) for call in split([wrong], [1] * case.detail)),
@@ -124,6 +124,8 @@ def _cache_can(action: str) -> Any:
         with torch.no_grad():
             given = {"use_cache": True} if "use_cache" in subject.takes else {}
             cache = subject.cache_of(subject.call(ids, **given))
+        if action == "crop" and getattr(cache, "is_croppable", True) is False:
+            return "its cache says that it cannot be cut back"
         return "" if hasattr(cache, action) else f"its cache has no {action}"
 
     return lacking

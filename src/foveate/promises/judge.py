@@ -15,13 +15,14 @@ from foveate.promises.promise import Case, Comparison, Promise
 from foveate.promises.reading import Values, make_rows, read, together
 from foveate.promises.report import BROKEN, KEPT, NOT_OFFERED, Finding
 from foveate.promises.subject import Subject
-from foveate.promises.watch import first_difference, watching
+from foveate.promises.watch import Watch, first_difference, watching
 
 TIMES = 5.0  # how much further than rounding may be without a doubt
 FIRM = 50.0  # how much further is a fault where no finer arithmetic can settle the doubt
 SEEDS = (11, 12)
 PATIENCE = 6.0  # seconds for making an input small
-DECLINING = ("support", "activate_past_recording", "not implemented")
+# how models, and autograd where a cache is written in place, say that something cannot be done
+DECLINING = ("support", "cannot", "not implemented", "requires a cache", "modified by an inplace operation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,11 @@ class Judge:
                 worst = outcome
             if worst.error is not None:
                 break
-        size = {"length": length, "rows": promise.rows[1]}
-        numbers = {"worst": worst.worst, "allowed": worst.allowed}
-        if not worst.broken:
-            return replace(about, **numbers, **size)
-        if note := self._was_rounding(promise, worst):
-            return replace(about, **numbers, **size, note=note)
+        note = self._was_rounding(promise, worst) if worst.broken else ""
+        if note or not worst.broken:
+            return replace(
+                about, worst=worst.worst, allowed=worst.allowed, length=length, rows=promise.rows[1], note=note
+            )
         least = self._shrink(promise, worst)
         raised = least.error
         return replace(
@@ -208,12 +208,13 @@ class Judge:
             return None
 
     def _first_difference(self, comparison: Comparison, *, gradients: bool) -> str | None:
-        watches = []
-        for compute in (comparison.expected, comparison.actual, lambda: noisy(comparison.expected, SEEDS[0])):
-            with watching(gradients=gradients) as watch:
+        def watch(compute: Callable[[], Values]) -> Watch:
+            with watching(gradients=gradients) as seen:
                 compute()
-            watches.append(watch)
-        return first_difference(*watches, TIMES)
+            return seen
+
+        noise = watch(lambda: noisy(comparison.expected, SEEDS[0]))
+        return first_difference(watch(comparison.expected), watch(comparison.actual), noise, TIMES)
 
     def _limit(self) -> int:
         """The most tokens the model says it can read."""

@@ -30,32 +30,14 @@ FUSED = frozenset(
         "convolution",
     }
 )
+SUMS = frozenset({"mean", "sum", "cumsum", "_log_softmax"})
 POINTWISE = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "rsqrt",
-        "sqrt",
-        "pow",
-        "mean",
-        "sum",
-        "exp",
-        "log",
-        "silu",
-        "gelu",
-        "tanh",
-        "sigmoid",
-        "softplus",
-        "cumsum",
-        "_log_softmax",
-    ]
+    {"add", "sub", "mul", "div", "rsqrt", "sqrt", "pow", "exp", "log", "silu", "gelu", "tanh", "sigmoid", "softplus"}
 )
 
 
 class OtherOrder(TorchDispatchMode):
-    """Within it, tensors are computed in another order, each result rounded another way: moved by up to half its last digit.
+    """Within it, tensors are computed in another order, and each result is moved by up to half its last digit.
 
     Args:
         unit: relative size of the last digit; None: that of each result's own dtype.
@@ -63,7 +45,7 @@ class OtherOrder(TorchDispatchMode):
     """
 
     def __init__(
-        self, seed: int, *, unit: float | None = None, names: frozenset[str] = PRODUCTS | FUSED | POINTWISE
+        self, seed: int, *, unit: float | None = None, names: frozenset[str] = PRODUCTS | FUSED | SUMS | POINTWISE
     ) -> None:
         super().__init__()
         self.seed, self.unit, self.names = seed, unit, names

@@ -123,7 +123,7 @@ class Subject:
 
     def copy_in(self, dtype: torch.dtype) -> Subject:
         """A copy with all parameters and buffers in ``dtype``. What a buffer was computed from stays in it."""
-        return Subject(copy.deepcopy(self.model).to(dtype), self.tokenizer)  # type: ignore[arg-type]
+        return Subject(copy.deepcopy(self.model).to(dtype), self.tokenizer)
 
     def try_out(self) -> None:
         """Raises a FoveateError unless two tokens give finite logits."""

@@ -118,7 +118,7 @@ def _first_tensor(values: Any, shape: Sequence[int]) -> list[Tensor]:
 
 
 def _by_row(value: Tensor, columns: Sequence[Tensor], shape: Sequence[int]) -> dict[int, Tensor] | None:
-    """Of each row what belongs to its columns; of a stream that is not in columns, such as one of coarser units, all."""
+    """Of each row what belongs to its columns; of a stream that is not in columns, such as coarser units, all."""
     B, T = shape
     if value.shape[0] == B * T and value.shape[:2] != (B, T):
         value = value.view(B, T, *value.shape[1:])

@@ -158,9 +158,10 @@ def _section(model: Sequence[Record]) -> str:
             parts.append(f'<tr><th colspan="{len(COLUMNS)}">{escape(group)}</th></tr>')
         name, *cells = _cells(finding)
         kind = {"broken": ' class="broken"', "not offered": ' class="missing"'}.get(finding["state"], "")
-        shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        parts.append(f"<tr{kind}><td>{escape(name)}<small>{escape(finding['says'])}</small></td>{shown}</tr>")
+        row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        parts.append(f"<tr{kind}><td>{escape(name)}<small>{escape(finding['says'])}</small></td>{row}</tr>")
     parts.append("</tbody></table></div>")
-    shown = [finding for finding in model[1:] if finding["state"] == "broken"]
-    parts += [f"<p>{escape(finding['name'])}: <code>{escape(finding['input'])}</code></p>" for finding in shown]
+    for finding in model[1:]:
+        if finding["state"] == "broken":
+            parts.append(f"<p>{escape(finding['name'])}: <code>{escape(finding['input'])}</code></p>")
     return "".join(parts)
