@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from foveate.promises.promise import Case, Comparison, Promise
-from foveate.promises.reading import Call, make_rows, padded, read, together
+from foveate.promises.reading import Call, Values, make_rows, padded, read, together
 from foveate.promises.subject import Subject
 
 
@@ -25,16 +25,16 @@ def _in_another_order(subject: Subject, case: Case) -> Comparison:
     counted = torch.arange(case.length, device=subject.device)
     none = counted[:0]
 
-    def turned() -> dict[str, torch.Tensor]:
-        call = Call(ids=torch.stack(rows[::-1]), columns=(*[none] * (case.rows - 1), counted))
-        return {"row 0": read(subject, [call])[f"row {case.rows - 1}"]}
+    def turned() -> Values:
+        names = tuple(range(case.rows))[::-1]
+        call = Call(ids=torch.stack(rows[::-1]), columns=(*[none] * (case.rows - 1), counted), names=names)
+        return read(subject, [call])
 
     first = Call(ids=torch.stack(rows), columns=(counted, *[none] * (case.rows - 1)))
     return Comparison(
         expected=lambda: read(subject, [first]),
         actual=turned,
         input=f"row 0 of {[row.tolist() for row in rows]}, first and last in the batch",
-        watchable=False,
     )
 
 

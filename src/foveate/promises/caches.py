@@ -12,6 +12,7 @@ from foveate.promises.reading import Call, Step, Values, make_rows, read, split,
 from foveate.promises.subject import Subject
 
 Sizes = tuple[int, ...]
+SINGLE = 8  # tokens that are read one by one at most
 
 
 def _has_cache(subject: Subject) -> str:
@@ -28,7 +29,7 @@ def _has_cache(subject: Subject) -> str:
 
 def _then_single(length: int) -> Sequence[Sizes]:
     """A part at once and the rest token by token, as generate reads."""
-    firsts = sorted({length - 1, max(length // 2, 1), 1}, reverse=True)
+    firsts = sorted({length - 1, max(length - SINGLE, 1)}, reverse=True)
     return [(first, *[1] * (length - first)) for first in firsts if first < length]
 
 

@@ -40,7 +40,7 @@ def _reach(subject: Subject, row: Tensor, place: int) -> Values:
 
     def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_())
-        return leaves[-1]
+        return leaves[-1].clone()  # which a model may write into
 
     embedding = subject.embedding()
     assert embedding is not None
@@ -88,17 +88,19 @@ def _takes_embeddings(subject: Subject) -> str:
 
 def _again(subject: Subject, case: Case) -> Comparison:
     row, other = make_rows(subject, [case.length] * 2, case.seed)
+    columns = (torch.arange(case.length, device=row.device),)
+
+    def once() -> Values:
+        return read(subject, [Call(ids=row[None], columns=columns)])
 
     def after_another() -> Values:
-        read(subject, [together([other])])
-        return read(subject, [together([row])])
+        read(subject, [Call(ids=other[None], columns=columns, names=(1,))])
+        return once()
 
-    last = Call(ids=row[None], columns=(torch.arange(case.length, device=row.device),))
     return Comparison(
-        expected=lambda: read(subject, [last]),
+        expected=once,
         actual=after_another,
-        input=f"{row.tolist()}, read before and after another text",
-        watchable=False,
+        input=f"{row.tolist()}, read before and after {other.tolist()}",
     )
 
 

@@ -96,15 +96,16 @@ def _training(subject: Subject, checkpointing: bool) -> Iterator[None]:
     model: Any = subject.model
     modes = {module: module.training for module in model.modules()}
     model.train()
+    which = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # its name from 5.23 on
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        getattr(model, f"{which}_checkpointing_enable")()
     try:
         with torch.random.fork_rng(devices=[subject.device] if subject.device.type == "cuda" else []):
             torch.manual_seed(0)  # of dropout
             yield
     finally:
         if checkpointing:
-            model.gradient_checkpointing_disable()
+            getattr(model, f"{which}_checkpointing_disable")()
         for module, mode in modes.items():
             module.training = mode
 
@@ -116,10 +117,15 @@ def _checkpointed(subject: Subject, case: Case) -> Comparison:
         with _training(subject, checkpointing):
             return gradients(subject, lambda: read(subject, [together(rows)]))
 
+    def forward(checkpointing: bool) -> Values:
+        with _training(subject, checkpointing):
+            return read(subject, [together(rows)])
+
     return Comparison(
         expected=lambda: train(False),
         actual=lambda: train(True),
         input=f"{[row.tolist() for row in rows]}, in training",
+        followed=Comparison(expected=lambda: forward(False), actual=lambda: forward(True), input=""),
     )
 
 

@@ -17,12 +17,23 @@ from foveate.promises.report import BROKEN, KEPT, NOT_OFFERED, Finding
 from foveate.promises.subject import Subject
 from foveate.promises.watch import Watch, first_difference, watching
 
-TIMES = 5.0  # how much further than rounding may be without a doubt
+# How much further than rounding is doubted. In half precision much less: single precision then settles the doubt, and
+# what it confirms is made small and followed there.
+TIMES, TIMES_IN_HALF = 5.0, 0.5
 FIRM = 50.0  # how much further is a fault where no finer arithmetic can settle the doubt
+SURE = 500.0  # how much further is a fault in single precision, whatever a finer one says
 SEEDS = (11, 12)
 PATIENCE = 6.0  # seconds for making an input small
 # how models, and autograd where a cache is written in place, say that something cannot be done
-DECLINING = ("support", "cannot", "not implemented", "requires a cache", "modified by an inplace operation")
+DECLINING = (
+    "support",
+    "cannot",
+    "required",
+    "requires a cache",
+    "not implemented",
+    "not serializable",
+    "modified by an inplace operation",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +57,10 @@ class Judge:
 
     def __init__(self, subject: Subject, *, length: int, seed: int = 0) -> None:
         self.subject, self.length, self.seed = subject, length, seed
+        half = subject.dtype.itemsize < 4 and not subject.quantized
+        self.times = TIMES_IN_HALF if half else TIMES
         self._floors: dict[str, dict[str, float]] = {}
-        self._finer: Judge | bool | None = None
+        self._finer: Judge | None = None
 
     def judge(self, promise: Promise) -> Finding:
         """What is found about a promise."""
@@ -57,7 +70,15 @@ class Judge:
 
     def _judge(self, promise: Promise) -> Finding:
         about = Finding(name=promise.name, group=promise.group, says=promise.says, state=KEPT)
-        if reason := promise.lacking(self.subject):
+        try:
+            reason = promise.lacking(self.subject)
+        except Exception as error:  # of which kind depends on the model
+            if _out_of_memory(error):
+                raise
+            if _declines(error):
+                return replace(about, state=NOT_OFFERED, note=first_line(error))
+            return replace(about, state=BROKEN, worst=math.inf, input="two tokens", length=2, rows=1, note=_said(error))
+        if reason:
             return replace(about, state=NOT_OFFERED, note=reason)
         length = max(min(promise.longest or self.length, self._limit()), promise.shortest)
         worst = Outcome(case=Case(rows=1, length=length), comparison=_nothing())
@@ -75,18 +96,20 @@ class Judge:
             return replace(
                 about, worst=worst.worst, allowed=worst.allowed, length=length, rows=promise.rows[1], note=note
             )
-        least = self._shrink(promise, worst)
+        judge = self._in_finer_dtype() if self.times < TIMES and promise.finer and worst.error is None else None
+        judge = judge or self
+        least = judge._shrink(promise, worst if judge is self else judge.compare(promise, worst.case))
         raised = least.error
         return replace(
             about,
             state=BROKEN,
             worst=math.inf if raised is not None else max(worst.worst, least.worst),
             allowed=worst.allowed,
-            layer=self._locate(promise, least),
+            layer=judge._locate(promise, least),
             input=least.comparison.input,
             length=least.case.length,
             rows=least.case.rows,
-            note=f"{type(raised).__name__}: {first_line(raised)}" if raised is not None else "",
+            note=_said(raised) if raised is not None else "",
         )
 
     def compare(self, promise: Promise, case: Case) -> Outcome:
@@ -95,10 +118,8 @@ class Judge:
         try:
             expected, actual = comparison.expected(), comparison.actual()
             floors = self._floor(promise, comparison, expected)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # of which kind depends on the model
-            if "allocate memory" in str(error):
+            if _out_of_memory(error):
                 raise
             return Outcome(case=case, comparison=comparison, error=error)
         worst, allowed, excess = 0.0, 0.0, -1.0
@@ -106,21 +127,23 @@ class Judge:
             if promise.measure == "drift":  # what is expected there is how far off it may be
                 off, may = actual[name].item(), value.item()
             else:
-                may = self._allowed(promise, value, floors.get(name, max(floors.values(), default=0.0)))
+                floor = floors.get(name, max(floors.values(), default=0.0))
+                may = self._allowed(promise, value, actual[name], floor)
                 off = _distance(value, actual[name])
             over = off / may if may else (math.inf if off else 0.0)
             if over > excess:
                 worst, allowed, excess = off, may, over
         return Outcome(case=case, comparison=comparison, worst=worst, allowed=allowed, excess=excess)
 
-    def _allowed(self, promise: Promise, value: torch.Tensor, floor: float) -> float:
+    def _allowed(self, promise: Promise, value: torch.Tensor, actual: torch.Tensor, floor: float) -> float:
         if promise.exact and self.subject.device.type == "cpu":
             return 0.0
-        eps = torch.finfo(value.dtype if value.is_floating_point() else torch.float32).eps
+        # generate hands out single precision whatever the model computes in
+        eps = max(torch.finfo(dtype).eps for dtype in (value.dtype, actual.dtype) if dtype.is_floating_point)
         if promise.measure == "reach":
             return eps
         scale = value.abs().max().item() if value.numel() else 0.0
-        return TIMES * max(floor, eps * scale)
+        return self.times * max(floor, eps * scale)
 
     def _floor(self, promise: Promise, comparison: Comparison, expected: Values) -> dict[str, float]:
         """How far the same computation in another order is off: of logits the largest, of gradients of each."""
@@ -148,22 +171,26 @@ class Judge:
 
     def _was_rounding(self, promise: Promise, outcome: Outcome) -> str:
         """A note if the same case in a finer dtype is within that dtype's rounding."""
-        if not promise.finer or outcome.error is not None:
+        sure = self.subject.dtype.itemsize >= 4 and outcome.excess > SURE / self.times
+        if not promise.finer or outcome.error is not None or sure:
             return ""
         finer = self._in_finer_dtype()
         again = finer.compare(promise, outcome.case) if finer is not None else None
         if finer is None or again is None or again.error is not None:
-            return "within what rounding may do, as far as this dtype can tell" if outcome.excess < FIRM / TIMES else ""
+            return (
+                "within what rounding may do, as far as this dtype can tell"
+                if outcome.excess < FIRM / self.times
+                else ""
+            )
         if again.broken:
             return ""
         dtype = str(finer.subject.dtype).removeprefix("torch.")
         return f"rounding: gone in {dtype}"
 
     def _in_finer_dtype(self) -> Judge | None:
-        if self._finer is None:
-            subject = self.subject.finer()
-            self._finer = Judge(subject, length=self.length, seed=self.seed) if subject is not None else False
-        return self._finer if isinstance(self._finer, Judge) else None
+        if self._finer is None and (subject := self.subject.finer()) is not None:
+            self._finer = Judge(subject, length=self.length, seed=self.seed)
+        return self._finer
 
     def _shrink(self, promise: Promise, worst: Outcome) -> Outcome:
         """The fewest rows, and then the shortest text, on which the promise is still broken."""
@@ -203,18 +230,19 @@ class Judge:
         if not comparison.watchable:
             return None
         try:
-            return self._first_difference(comparison, gradients=promise.measure == "gradients")
+            backwards = promise.measure == "gradients" and outcome.comparison.followed is None
+            return self._first_difference(comparison, gradients=backwards, exact=promise.exact)
         except Exception:  # a model that hooks disturb
             return None
 
-    def _first_difference(self, comparison: Comparison, *, gradients: bool) -> str | None:
+    def _first_difference(self, comparison: Comparison, *, gradients: bool, exact: bool) -> str | None:
         def watch(compute: Callable[[], Values]) -> Watch:
             with watching(gradients=gradients) as seen:
                 compute()
             return seen
 
         noise = watch(lambda: noisy(comparison.expected, SEEDS[0]))
-        return first_difference(watch(comparison.expected), watch(comparison.actual), noise, TIMES)
+        return first_difference(watch(comparison.expected), watch(comparison.actual), noise, 0.0 if exact else TIMES)
 
     def _limit(self) -> int:
         """The most tokens the model says it can read."""
@@ -246,6 +274,14 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     difference = (one.double() - other.double()).abs()
     difference[one == other] = 0  # infinities of one sign
     return difference.nan_to_num(math.inf, math.inf).max().item()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _declines(error: Exception) -> bool:

@@ -28,6 +28,18 @@ FUSED = frozenset(
         "native_layer_norm",
         "_fused_rms_norm",
         "convolution",
+        # and backwards
+        "_scaled_dot_product_flash_attention_for_cpu_backward",
+        "_scaled_dot_product_flash_attention_backward",
+        "_scaled_dot_product_efficient_attention_backward",
+        "_scaled_dot_product_cudnn_attention_backward",
+        "_softmax_backward_data",
+        "_log_softmax_backward_data",
+        "native_layer_norm_backward",
+        "_fused_rms_norm_backward",
+        "convolution_backward",
+        "silu_backward",
+        "gelu_backward",
     }
 )
 SUMS = frozenset({"mean", "sum", "cumsum", "_log_softmax"})
@@ -59,14 +71,17 @@ class OtherOrder(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if name.rstrip("_") not in self.names and name not in self.names:
             return out
-        first = out[0] if isinstance(out, tuple) else out
-        if not isinstance(first, Tensor) or not first.is_floating_point() or first.is_meta:
-            return out
         if name.endswith("_"):
-            first.add_(self._last_digits(first))
-            return out
-        moved = first + self._last_digits(first)
-        return (moved, *out[1:]) if isinstance(out, tuple) else moved
+            return out.add_(self._last_digits(out)) if out.is_floating_point() else out
+        if not isinstance(out, tuple):
+            return self._moved(out)
+        several = len(out) if name.endswith(("backward", "backward_data")) else 1  # else what follows are statistics
+        return (*map(self._moved, out[:several]), *out[several:])
+
+    def _moved(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
+            return value
+        return value + self._last_digits(value)
 
     def _last_digits(self, value: Tensor) -> Tensor:
         if value.device not in self.generators:

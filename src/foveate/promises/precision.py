@@ -68,9 +68,7 @@ def _drift(subject: Subject, case: Case) -> Comparison:
 
 
 def _converts(subject: Subject) -> str:
-    if getattr(subject.config, "quantization_config", None) is not None:
-        return "its weights are quantised"
-    return "" if subject.dtype.is_floating_point else "its weights are no floating-point numbers"
+    return "its weights are quantised" if subject.quantized else ""
 
 
 DRIFT = Promise(

@@ -28,12 +28,14 @@ class Call:
         columns: of each row the columns whose outputs count, in the order of the row's tokens.
         mask: attention mask [B, S], or None.
         positions: position ids [B, T], or None.
+        names: numbers that the rows go by; default: their places.
     """
 
     ids: Tensor
     columns: tuple[Tensor, ...]
     mask: Tensor | None = None
     positions: Tensor | None = None
+    names: tuple[int, ...] | None = None
 
 
 Step = Call | Callable[[Any], None]  # between two calls something may be done to the cache
@@ -96,19 +98,20 @@ def read(
             given["attention_mask"] = step.mask
         if step.positions is not None:
             given["position_ids"] = step.positions
-        if "use_cache" in subject.takes:
-            given["use_cache"] = cached
+        if cached and "use_cache" in subject.takes:
+            given["use_cache"] = True
         if cached and cache is not None:
             given[subject.cache_name] = cache
         if embed:
             embedding = subject.embedding()
             assert embedding is not None
             given["inputs_embeds"] = embedding(step.ids)
-        with watched(subject.model, subject.names, step.columns, step.ids.shape):
+        names = step.names or tuple(range(len(step.ids)))
+        with watched(subject.model, subject.names, dict(zip(names, step.columns, strict=True)), step.ids.shape):
             output = subject.call(step.ids, **given)
         cache = subject.cache_of(output) if cached else None
         logits = subject.logits(output, step.ids.shape[1])
-        for place, columns in enumerate(step.columns):
+        for place, (name, columns) in enumerate(zip(names, step.columns, strict=True)):
             if len(columns):
-                found.setdefault(f"row {place}", []).append(logits[place, columns])
-    return {name: torch.cat(parts) for name, parts in found.items()}
+                found.setdefault(f"row {name}", []).append(logits[place, columns])
+    return {row: torch.cat(parts) for row, parts in found.items()}

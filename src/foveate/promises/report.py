@@ -86,7 +86,8 @@ class Report:
 
 def describe(finding: Finding) -> str:
     """A broken promise in one line: how far off, where it starts, what shows it."""
-    off = "it raises" if finding.worst == math.inf else f"off by {finding.worst:.3g}, rounding is {finding.allowed:.1g}"
+    raises = finding.worst is None or finding.worst == math.inf
+    off = "it raises" if raises else f"off by {finding.worst:.3g} where rounding may do {finding.allowed or 0:.1g}"
     where = f", from {finding.layer} on" if finding.layer else ""
     note = f" ({finding.note})" if finding.note else ""
     return f"{finding.name}: {off}{where}: {finding.input}{note}"

@@ -20,6 +20,20 @@ CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state", "past_bucket
 FINER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
 
 
+class NoLogitsError(RuntimeError):
+    """An output that holds no logits of the columns that were read."""
+
+
+def _parameters(model: nn.Module) -> list[str]:
+    """What ``forward`` takes by name, and what it hands on to the model within it without naming it."""
+    given = inspect.signature(model.forward).parameters
+    names = list(given)
+    inner = getattr(model, "base_model", None)
+    if isinstance(inner, nn.Module) and inner is not model and any(p.kind is p.VAR_KEYWORD for p in given.values()):
+        names += [name for name in inspect.signature(inner.forward).parameters if name not in names]
+    return names
+
+
 class Subject:
     """A model, what its ``forward`` takes by name, and which token ids it may be given.
 
@@ -33,7 +47,7 @@ class Subject:
         self.model = model
         self.tokenizer = tokenizer
         self.config: Any = getattr(model, "config", None)
-        parameters = inspect.signature(model.forward).parameters
+        parameters = _parameters(model)
         self.takes = frozenset(parameters)
         cached = [name for name in CACHE_NAMES if name in parameters]
         self.cache_name = cached[0] if cached and ("use_cache" in parameters or cached[0] == "mems") else ""
@@ -83,7 +97,10 @@ class Subject:
         return ids if len(ids) > 1 else torch.arange(self.vocab_size)
 
     def call(self, ids: Tensor, **inputs: Any) -> Any:
-        """What the model puts out for ids [B, T]. With ``inputs_embeds`` among ``inputs`` the ids are left out."""
+        """What the model puts out for ids [B, T]: without a cache unless ``inputs`` ask for one, and without the ids if
+        they hold ``inputs_embeds``."""
+        if "use_cache" in self.takes:
+            inputs.setdefault("use_cache", False)
         if not self.is_hf:
             return self.model(ids, **inputs)
         if "inputs_embeds" in inputs:
@@ -99,10 +116,8 @@ class Subject:
                 found = output[0]
         if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[1] != columns:
             what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else "none"
-            raise FoveateError(
-                f"{type(self.model).__name__} gives no logits [batch, {columns} columns, vocabulary] but {what}; "
-                f"pass a causal language model"
-            )
+            name = type(self.model).__name__
+            raise NoLogitsError(f"{name} gives no logits [batch, {columns} columns, vocabulary] but {what}")
         return found
 
     def cache_of(self, output: Any) -> Any:
@@ -113,11 +128,14 @@ class Subject:
                 return found
         return None
 
+    @property
+    def quantized(self) -> bool:
+        return any(not parameter.is_floating_point() for parameter in self.model.parameters())
+
     def finer(self) -> Subject | None:
-        """A copy that computes in the next finer dtype, or None where there is none or it does not run."""
+        """A copy that computes in the next finer dtype, or None where there is none."""
         dtype = FINER.get(self.dtype)
-        quantized = getattr(self.config, "quantization_config", None) is not None
-        if dtype is None or quantized or (dtype == torch.float64 and self.device.type == "mps"):
+        if dtype is None or self.quantized or (dtype == torch.float64 and self.device.type == "mps"):
             return None
         return self.copy_in(dtype)
 
@@ -133,6 +151,8 @@ class Subject:
                 logits = self.logits(self.call(ids), 2)
             except (FoveateError, MemoryError, torch.OutOfMemoryError):
                 raise
+            except NoLogitsError as error:
+                raise FoveateError(f"{error}; pass a causal language model") from None
             except Exception as error:  # of which kind depends on the model
                 if "allocate memory" in str(error):
                     raise

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 Key = tuple[str, int]  # a module's name, and which of its uses within a call
-Rows = dict[int, list[Tensor]]  # of each row what belongs to its tokens, call by call
+Columns = Mapping[int, Tensor]  # of each row in the batch's order, by the number it goes by, the columns that count
+Rows = dict[int, dict[int, Tensor]]  # of each row what belongs to its tokens, by the number of the call
 
 
 @dataclass
 class Seen:
     """What was recorded of one module."""
 
-    kind: type
+    kind: str
     takes: Rows = field(default_factory=dict)
     gives: Rows = field(default_factory=dict)
 
@@ -34,15 +35,13 @@ class Watch:
         self.gradients = gradients
         self.seen: dict[Key, Seen] = {}
         self.finished: list[Key] = []  # in the order in which modules first gave an output, or an input's gradient
+        self.calls = 0
         self.inside: list[str] = []  # modules entered and not left: where an exception came from
 
-    def note(self, key: Key, kind: type, side: str, value: Tensor, columns: Sequence[Tensor], shape: Any) -> None:
-        rows = _by_row(value.detach(), columns, shape)
-        if rows is None:
-            return
+    def note(self, key: Key, kind: str, side: str, call: int, rows: Mapping[int, Tensor]) -> None:
         seen = self.seen.setdefault(key, Seen(kind))
-        for place, part in rows.items():
-            getattr(seen, side).setdefault(place, []).append(part)
+        for row, part in rows.items():
+            getattr(seen, side).setdefault(row, {})[call] = part
         if side == ("takes" if self.gradients else "gives") and key not in self.finished:
             self.finished.append(key)
 
@@ -62,16 +61,16 @@ def watching(*, gradients: bool = False) -> Iterator[Watch]:
 
 
 @contextlib.contextmanager
-def watched(
-    model: nn.Module, names: Mapping[nn.Module, str], columns: Sequence[Tensor], shape: Sequence[int]
-) -> Iterator[None]:
-    """Records one call to ``model``, if anyone watches: of row i what belongs to ``columns[i]`` of the [B, T] ids."""
+def watched(model: nn.Module, names: Mapping[nn.Module, str], columns: Columns, shape: Sequence[int]) -> Iterator[None]:
+    """Records one call to ``model``, if anyone watches: of each row what belongs to its ``columns`` of the ids [B, T],
+    under the number it goes by."""
     watch = _watch.get()
     if watch is None:
         yield
         return
     uses: dict[str, int] = {}
     open_keys: list[Key] = []
+    call, watch.calls = watch.calls, watch.calls + 1
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         name = names[module]
@@ -88,10 +87,14 @@ def watched(
             record(key, module, "gives", value[0])
 
     def record(key: Key, module: nn.Module, side: str, value: Tensor) -> None:
+        def note(value: Tensor) -> None:
+            if (rows := _by_row(value.detach(), columns, shape)) is not None:
+                watch.note(key, type(module).__name__, side, call, rows)
+
         if not watch.gradients:
-            watch.note(key, type(module), side, value, columns, shape)
+            note(value)
         elif value.requires_grad:
-            value.register_hook(lambda grad: watch.note(key, type(module), side, grad, columns, shape))
+            value.register_hook(note)
 
     hooks = []
     for module in names:
@@ -117,7 +120,7 @@ def _first_tensor(values: Any, shape: Sequence[int]) -> list[Tensor]:
     return []
 
 
-def _by_row(value: Tensor, columns: Sequence[Tensor], shape: Sequence[int]) -> dict[int, Tensor] | None:
+def _by_row(value: Tensor, columns: Columns, shape: Sequence[int]) -> dict[int, Tensor] | None:
     """Of each row what belongs to its columns; of a stream that is not in columns, such as coarser units, all."""
     B, T = shape
     if value.shape[0] == B * T and value.shape[:2] != (B, T):
@@ -126,16 +129,16 @@ def _by_row(value: Tensor, columns: Sequence[Tensor], shape: Sequence[int]) -> d
         value = value.expand(B, *value.shape[1:])
     if value.shape[0] != B:
         return None
-    if value.shape[1] == T:
-        return {place: value[place, counted] for place, counted in enumerate(columns) if len(counted)}
-    return {place: value[place] for place in range(B)}
+    whole = value.shape[1] != T
+    rows = enumerate(columns.items())
+    return {name: value[place] if whole else value[place, counted] for place, (name, counted) in rows if len(counted)}
 
 
 def _distance(left: Rows, right: Rows) -> float | None:
     """The largest difference, or None where the two cannot be compared."""
     worst = 0.0
     for place in left.keys() & right.keys():
-        one, other = torch.cat(left[place]), torch.cat(right[place])
+        one, other = (torch.cat([side[place][call] for call in sorted(side[place])]) for side in (left, right))
         if one.shape != other.shape:
             return None
         if one.numel():
@@ -149,7 +152,8 @@ def first_difference(expected: Watch, actual: Watch, noise: Watch, times: float)
     """The first layer that is given the same and gives something else; the innermost such.
 
     Args:
-        noise: the expected computation in another order; what differs less than ``times`` as much is the same.
+        noise: the expected computation in another order; what differs less than ``times`` as much is the same. With 0
+            times only what is equal is the same.
     """
 
     def differs(key: Key, side: str) -> bool:
@@ -158,7 +162,7 @@ def first_difference(expected: Watch, actual: Watch, noise: Watch, times: float)
         if not far:
             return False
         floor = _distance(one, getattr(noise.seen[key], side)) if key in noise.seen else 0.0
-        parts = [part for row in one.values() for part in row if part.numel() and part.is_floating_point()]
+        parts = [part for row in one.values() for part in row.values() if part.numel() and part.is_floating_point()]
         least = max((part.abs().max().item() * torch.finfo(part.dtype).eps for part in parts), default=0.0)
         return far > times * max(floor or 0.0, least)
 
@@ -174,10 +178,10 @@ def first_difference(expected: Watch, actual: Watch, noise: Watch, times: float)
     first = streams[0]
     # angles that are shifted as a whole change nothing: they are the cause only if the very first user is off
     kind = expected.seen[first].kind
-    users = [key for key in keys if expected.seen[key].kind is kind]
+    users = [key for key in keys if expected.seen[key].kind == kind]
     rotary = [key for key in differing if _is_rotary(expected.seen[key].kind)]
     return rotary[0][0] if rotary and users[0] == first and not back else first[0]
 
 
-def _is_rotary(kind: type) -> bool:
-    return "rotary" in kind.__name__.lower() or "rope" in kind.__name__.lower()
+def _is_rotary(kind: str) -> bool:
+    return "rotary" in kind.lower() or "rope" in kind.lower()

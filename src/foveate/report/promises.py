@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MARKS = {"kept": "✓", "broken": "✗", "not offered": "–"}
 STYLES = {"kept": "green", "broken": "bold red", "not offered": "dim"}
-COLUMNS = ("promise", "", "worst", "rounding", "from this layer on", "seen with", "seconds")
+COLUMNS = ("promise", "", "worst", "allowed", "from this layer on", "seen with", "seconds")
 MORE_CSS = ".broken { color: #cf222e; font-weight: 600 } .missing { color: var(--quiet) } code { font-size: .85rem }"
 
 
@@ -44,7 +44,7 @@ def _cells(finding: Record) -> tuple[str, ...]:
         return (finding["name"], f"{MARKS[state]} {state}", "", "", finding["note"], "", f"{finding['seconds']:.1f}")
     raised = state == "broken" and finding["worst"] is None
     worst = "raises" if raised else _number(finding["worst"])
-    where = finding["layer"] or (finding["note"] if raised else "")
+    where = finding["layer"] or finding["note"]
     seen = f"{finding['rows']} x {finding['length']}" if state == "broken" else ""
     return (
         finding["name"],
@@ -72,7 +72,7 @@ def print_promises(records: Sequence[Record], console: Console) -> None:
     console.print(plain(about_model(records)))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     for column in COLUMNS:
-        numeric = column in ("worst", "rounding", "seconds")
+        numeric = column in ("worst", "allowed", "seconds")
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     group = ""
     for finding in records[1:]:
