@@ -30,12 +30,6 @@ def _rounded_twin(subject: Subject) -> Subject:
     return twin
 
 
-def _by_part(values: Tensor, reference: Tensor) -> Tensor:
-    """Root mean square distance in each quarter of a text [T, V]."""
-    squares = (values.float() - reference.float()).square().mean(-1)
-    return torch.stack([part.mean().sqrt() for part in squares.tensor_split(PARTS)])
-
-
 def _drift(subject: Subject, case: Case) -> Comparison:
     row = make_rows(subject, [case.length], case.seed)[0]
     twin = _rounded_twin(subject)
