@@ -31,6 +31,7 @@ def folder(tmp_path_factory):
     texts = [" ".join(draw.choices(SENTENCE.split(), k=100)) for _ in range(6)]
     (folder / "many.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     (folder / "one.txt").write_text("\n# part\n".join(texts))
+    (folder / "short.txt").write_text(texts[0][:180])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield folder
@@ -91,7 +92,11 @@ def test_one_document_in_parts(folder, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "data", "line"),
     [
-        (["--context", "96"], "one.txt", "replace takes 48 tokens from another document, and the data is one document"),
+        (
+            ["--context", "96"],
+            "short.txt",
+            "replace takes 48 tokens from another document, and the data is one document",
+        ),
         (["--context", "4k"], "many.jsonl", "too short for one sequence of 4,096 tokens"),
         (["--context", "256"], "many.jsonl", "--context: 256 must be from 1 to 128, the model's positions"),
         ([*FEW, "--boundary", "64"], "many.jsonl", "--boundary: 64 must be from 1 to 63"),

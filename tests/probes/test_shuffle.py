@@ -178,8 +178,8 @@ def test_any_callable_will_do_and_training_mode_is_given_back() -> None:
     ("texts", "plan", "message"),
     [
         (["abc" * 20], {}, "too short for one sequence of 512 tokens: its longest document has 60"),
-        (["abc" * 400], {}, "replace takes 256 tokens from another document, and the data is one document"),
-        (["abc" * 400, "short"], {}, "the data is 2 documents with none other as long"),
+        (["abc" * 300], {}, "replace takes 256 tokens from another document, and the data is one document"),
+        (["abc" * 300, "short"], {}, "the data is 2 documents with none other as long"),
     ],
 )
 def test_text_that_does_not_do(texts, plan, message) -> None:
@@ -187,9 +187,14 @@ def test_text_that_does_not_do(texts, plan, message) -> None:
         probe(LastTwenty(), texts, ShufflePlan(**plan))
 
 
-def test_one_document_does_without_replace() -> None:
-    plan = ShufflePlan(context=64, conditions=("shuffle", "truncate"))
-    assert str(probe(LastTwenty(), twenty_texts(1, 3000), plan).summaries[0].order) == "20 [20, 20]"
+@pytest.mark.parametrize("conditions", [("shuffle", "truncate"), ("shuffle", "replace")])
+def test_one_document_does(conditions) -> None:
+    plan = ShufflePlan(context=64, conditions=conditions)
+    result = probe(LastTwenty(), twenty_texts(1, 3000), plan)
+    assert str(result.summaries[0].order) == "20 [20, 20]"
+    if "replace" in conditions:
+        assert str(result.summaries[0].topic) == "20 [20, 20]"
+        assert result.summaries[0].documents == 8
 
 
 def test_a_context_above_the_models_positions() -> None:

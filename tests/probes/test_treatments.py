@@ -7,7 +7,7 @@ import pytest
 
 from foveate.data.tokenizer import make_tokenizer
 from foveate.errors import FoveateError
-from foveate.probes.sequences import cut_sequences, foreign_text, split_at
+from foveate.probes.sequences import cut_sequences, foreign_text, parts_of_one, split_at
 from foveate.probes.treatments import Unit, permute
 
 TEXT = 'One two. "Three," he said!  Four\n\nfive? Six'
@@ -62,6 +62,18 @@ def test_sequences_lie_within_documents_and_do_not_overlap() -> None:
     assert (found.ids // 100 == found.document[:, None] + 1).all()
     assert (cut_sequences(documents, 10, 3, seed=0).ids == found.ids[:3]).all()
     assert not np.array_equal(cut_sequences(documents, 10, 5, seed=1).ids, found.ids)
+
+
+def test_a_single_long_document_is_cut_into_parts() -> None:
+    ids, short = np.arange(100), np.arange(7)
+    assert [part.tolist() for part in parts_of_one([short, ids], 40, 10)] == [
+        list(range(7)),
+        list(range(50)),
+        list(range(50, 100)),
+    ]
+    assert [len(part) for part in parts_of_one([ids], 10, 5)] == [13, 13, 13, 13, 12, 12, 12, 12]
+    for others in ([ids, ids], [ids[:19]], [short]):
+        assert parts_of_one(others, 10, 8) == others
 
 
 def test_foreign_text_is_of_every_other_place() -> None:

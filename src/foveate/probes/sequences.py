@@ -15,6 +15,8 @@ import numpy as np
 
 from foveate.errors import FoveateError, shown
 
+PARTS = 8  # that a single document is cut into
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sequences:
@@ -77,6 +79,19 @@ def cut_sequences(documents: Sequence[np.ndarray], context: int, count: int, see
     return Sequences(ids=np.stack(ids).astype(np.int64), document=document[chosen], available=len(document))
 
 
+def parts_of_one(documents: Sequence[np.ndarray], context: int, length: int) -> list[np.ndarray]:
+    """The documents, of which the only one of ``length`` tokens is cut into up to ``PARTS``, of a ``context`` at least.
+
+    So ``foreign_text`` has something to take from where the data is one book; unchanged where it has, or cannot have.
+    """
+    long = [number for number, ids in enumerate(documents) if len(ids) >= length]
+    count = min(PARTS, len(documents[long[0]]) // context) if len(long) == 1 else 0
+    if count < 2:
+        return list(documents)
+    one = long[0]
+    return [*documents[:one], *np.array_split(documents[one], count), *documents[one + 1 :]]
+
+
 def foreign_text(
     documents: Sequence[np.ndarray], document_N: np.ndarray, length: int, draws: int, random: np.random.Generator
 ) -> np.ndarray:
@@ -93,7 +108,7 @@ def foreign_text(
             number = f"{len(documents)} documents" if len(documents) > 1 else "one document"
             raise FoveateError(
                 f"replace takes {length:,} tokens from another document, and the data is {number} with none other as "
-                f"long; give more files, cut them with --split-at, or leave it out: --conditions shuffle truncate"
+                f"long; give more text or files, or leave it out: --conditions shuffle truncate"
             )
     ends = np.cumsum(room)
     # a place among all stretches but those of the own document, which are skipped

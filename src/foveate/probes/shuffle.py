@@ -51,7 +51,7 @@ EXAMPLES = """examples:
 
 Sequences of --context tokens; those before the boundary are treated, those after it scored, the same ones each time:
   shuffle   the tokens (or --unit) before the boundary in random order: the order is gone, the topic is there
-  replace   another document's text before the boundary: the topic is gone as well
+  replace   another document's text before the boundary: the topic is gone as well (of a single document, another part's)
   truncate  nothing before the boundary
 Differences from the original are paired, with 95% bootstrap intervals over sequences. The order horizon is how many
 untouched tokens after the boundary it takes until the shuffle curve stays within --tolerance of the original, a share
@@ -141,25 +141,34 @@ def probe_shuffle(
 
     Args:
         model: a causal language model in evaluation mode, or anything that is called as one.
-        texts: documents. A sequence lies within one of them; ``replace`` takes from another.
+        texts: documents. A sequence lies within one of them; ``replace`` takes from another, or from another part of the
+            only long one.
         batch: rows computed at once; by default as many as keep the logits near half a GiB.
         folder: where losses are saved while the probe runs, and found again by one that was interrupted.
         progress: on standard error.
 
     Raises:
-        FoveateError: the text is too short for one sequence, or one document only for ``replace``; a context above the
+        FoveateError: the text is too short for one sequence, or for ``replace`` from another document; a context above the
             model's positions; ids the model does not know; a folder that holds another experiment.
     """
     from foveate.data.encode import encode_documents
     from foveate.hf.identity import weights_digest
     from foveate.probes.curves import summarize
     from foveate.probes.plan import ShufflePlan
-    from foveate.probes.sequences import cut_sequences
+    from foveate.probes.sequences import cut_sequences, parts_of_one
     from foveate.scoring import Scorer
 
     plan = plan or ShufflePlan()
     scorer = Scorer(model, tokenizer, batch=batch)
     documents = [ids for _, ids in encode_documents(tokenizer, texts)]
+    if "replace" in plan.conditions:
+        given, documents = len(documents), parts_of_one(documents, plan.context, max(plan.boundaries))
+        if progress and len(documents) > given:
+            print(
+                f"replace takes from another of {len(documents) - given + 1} parts of the only long document; text of "
+                f"another book would say more of topics",
+                file=sys.stderr,
+            )
     sequences = cut_sequences(documents, plan.context, plan.sequences, plan.seed)
     scorer.check(sequences.ids, "the text", plan.context)
     conditions = {"original": Condition(rows=sequences.ids, scored=plan.context - min(plan.boundaries))}
