@@ -85,7 +85,7 @@ def become_bert(folder) -> None:
             lambda folder: edit_config(folder, model_type="new"),
             "is of model type 'new', which cannot be loaded without",
         ),
-        (lambda folder: edit_config(folder, hidden_size=24), "cannot be loaded: "),
+        (lambda folder: edit_config(folder, hidden_size=24), "(257, 16), where its configuration asks for (257, 24)"),
         (lambda folder: (folder / "model.safetensors").unlink(), "is damaged: model.safetensors is missing"),
         (lambda folder: cut_short(folder / "model.safetensors"), "is damaged: model.safetensors has "),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "model.safetensors is cut short or not"),

@@ -5,17 +5,21 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import os
 import pickle
+import re
 import struct
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
 import foveate
 from foveate import FoveateConfig, FoveateForCausalLM, load
+from foveate.cli import main
 from foveate.data.tokenizer import load_tokenizer, make_tokenizer
 from foveate.errors import FoveateError
 
@@ -287,3 +291,48 @@ def test_gguf_files_that_are_none(tmp_path, raw, line, no_unpickling) -> None:
     path.write_bytes(raw)
     with refused(line):
         load(path)
+
+
+def change_weights(folder: Path, change) -> str:
+    """Change one weight of a saved model in place; gives its name."""
+    tensors = load_file(folder / "model.safetensors")
+    name = sorted(name for name, tensor in tensors.items() if tensor.dim() == 2)[1]
+    tensors[name] = change(tensors[name].clone()).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize(("value", "what"), [("nan", "NaN"), ("inf", "infinite values"), ("-inf", "infinite values")])
+def test_weights_that_are_no_numbers_are_named(folder, value, what, capsys) -> None:
+    def put(tensor: torch.Tensor) -> torch.Tensor:
+        tensor[-1, -1] = float(value)
+        return tensor
+
+    name = change_weights(folder, put)
+    with refused(f"its weight {name} holds {what}"):
+        load(folder)
+    assert main(["sample", str(folder), "--prompt", "a"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_weight_of_another_shape_is_named_with_both(folder) -> None:
+    shapes = []
+
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(tensor.shape))
+        return tensor[:-2]
+
+    name = change_weights(folder, cut)
+    rows, columns = shapes[0]
+    with refused(re.escape(f"{name} has shape {(rows - 2, columns)}, where its configuration asks for {shapes[0]}")):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"])
+def test_a_pipe_is_not_waited_for(folder, name) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with refused(f"{name} is no regular file"):
+        load(folder)
+    with refused(f"{name} is no regular file"):
+        load_tokenizer(folder)

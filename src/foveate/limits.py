@@ -25,6 +25,7 @@ def read_json(path: Path) -> Any:
         FoveateError: it cannot be read, is too large, or is not JSON.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
@@ -36,6 +37,12 @@ def read_json(path: Path) -> Any:
         raise FoveateError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, thousands of digits, brackets as deep
         raise FoveateError(f"{path} is not JSON: {error}") from None
+
+
+def check_regular(path: Path) -> None:
+    """Raise a ``FoveateError`` for a pipe, a socket or a device: reading one may wait for ever."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FoveateError(f"{path} is no regular file, but a pipe or a device; save what it gives to a file")
 
 
 def check_counts(config: Any, path: Path) -> None:

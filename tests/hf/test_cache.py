@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from foveate import FoveateCache, FoveateForCausalLM
@@ -91,6 +92,23 @@ def test_a_loaded_cache_can_be_cut_and_generated_from(model: FoveateForCausalLM,
     expected = model.generate(ids, max_new_tokens=8, do_sample=False, use_cache=False)
     loaded = FoveateCache.load(tmp_path / "cache", model)
     assert torch.equal(model.generate(ids, past_key_values=loaded, max_new_tokens=8, do_sample=False), expected)
+
+
+def test_a_full_disk_is_a_line_and_leaves_the_cache_that_was_there(tmp_path: Path, monkeypatch) -> None:
+    model = make_model("hourglass")
+    path = tmp_path / "cache"
+    read(model, ROWS).save(path, model)
+    before = path.read_bytes()
+
+    def full(tensors, file, metadata) -> None:
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("foveate.hf.state_file.save_file", full)
+    with pytest.raises(FoveateError, match=f"no space left for the cache in {path}"):
+        read(model, ROWS).save(path, model)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["cache"]
 
 
 def test_an_empty_cache_is_saved_too(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import warnings
 from pathlib import Path
 
 import pytest
 
+from foveate import load
 from foveate.cli import main
-from foveate.tasks import _metrics
+from foveate.tasks import _metrics, run_tasks
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lm_eval"
 
@@ -34,7 +36,7 @@ def lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("lm_eval")
         import lm_eval.models.huggingface  # noqa: F401
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.chdir(EXAMPLE.parents[1])
+    monkeypatch.chdir(tmp_path)  # the example works from any folder
 
 
 @pytest.mark.slow
@@ -57,6 +59,22 @@ def test_bits_per_byte_are_those_of_foveate_eval(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("lm_eval")
+def test_lm_evals_own_model_gives_the_same_without_a_second_mark(trained_run: Path) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    model, tokenizer = load(trained_run)
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, max_length=32, batch_size=1, add_bos_token=False)
+    manager = TaskManager(include_path=str(EXAMPLE), include_defaults=False)
+    scores = simple_evaluate(theirs, tasks=["held_out"], task_manager=manager, bootstrap_iters=0, log_samples=False)
+    ours = run_tasks(model, tokenizer, ["held_out"], context=32, include_path=EXAMPLE)
+    assert dict(_metrics(scores["results"]["held_out"].items())) == pytest.approx(ours["held_out"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("lm_eval")
 def test_mistakes_are_one_line(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(trained_run)
     for words, message in (
@@ -66,8 +84,8 @@ def test_mistakes_are_one_line(trained_run: Path, tmp_path: Path, capsys: pytest
     ):
         assert main(["eval", run, *words]) == 2
         assert message in capsys.readouterr().err
-    broken = (EXAMPLE / "held_out.yaml").read_text().replace("held_out.jsonl", "missing.jsonl")
-    (tmp_path / "held_out.yaml").write_text(broken)
+    for name in ("held_out.yaml", "held_out.py"):  # without the text
+        shutil.copy(EXAMPLE / name, tmp_path / name)
     assert main(["eval", run, "--tasks", "held_out", "--include-path", str(tmp_path)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("foveate: --tasks held_out:")

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from foveate.data.hub import hub_is_reachable
 from foveate.errors import FoveateError, first_line
-from foveate.limits import check_counts, read_json
+from foveate.limits import check_counts, check_regular, read_json
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 END_ID, PADDING_ID = 256, 257
@@ -98,6 +98,8 @@ def load_tokenizer(path: str | Path, *, new_padding: bool = False) -> PreTrained
 
 
 def _load_folder(folder: Path) -> PreTrainedTokenizerBase:
+    for path in sorted(folder.iterdir()):
+        check_regular(path)
     # without its config AutoTokenizer would go by the model's type, and fail for a bare tokenizer.json
     if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))

@@ -12,16 +12,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foveate.errors import FoveateError
-from foveate.files import replacing
+from foveate.files import is_disk_full, replacing
 from foveate.hf.identity import fingerprint
 
 
 def write_state(path: Path, what: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor], model: Any) -> None:
-    """Write the state ``what`` of ``model``: beside ``path`` first, then in its place."""
+    """Write the state ``what`` of ``model``: beside ``path`` first, then in its place.
+
+    Raises:
+        FoveateError: the disk is full; what was at ``path`` is still there.
+    """
     whole = {"fingerprint": fingerprint(model), **header}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        save_file(dict(tensors), beside, metadata={_key(what): json.dumps(whole)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside:
+            save_file(dict(tensors), beside, metadata={_key(what): json.dumps(whole)})
+    except (OSError, SafetensorError) as error:
+        if not is_disk_full(error):
+            raise
+        raise FoveateError(f"no space left for the {what} in {path}; free some, or save it elsewhere") from None
 
 
 def read_state(path: Path, what: str, model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:

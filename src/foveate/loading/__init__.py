@@ -13,7 +13,7 @@ from foveate.files import SETTINGS_FILE
 from foveate.limits import check_counts, read_json
 from foveate.loading.hub import fetch_model, is_hub_name
 from foveate.loading.manifest import MANIFEST, checkpoint_steps, find_damage
-from foveate.loading.weights import Weights, check_gguf, check_redirections, check_weights
+from foveate.loading.weights import Weights, check_gguf, check_redirections, check_values, check_weights
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,7 @@ def load(
         except FoveateError as error:
             reason = str(error).removesuffix(f"; {CHOICES}")
             raise FoveateError(f"the model's {reason}; save one into its folder") from None
+    check_values(model, Path(path))
     place: Any = pick_device(device or "auto")  # Any: transformers' stubs hide what Module.to takes
     model = model.to(place).eval()
     if model.config.model_type == "foveate":
@@ -151,12 +152,18 @@ def _load_model(folder: Path, config: PreTrainedConfig, weights: Weights, dtype:
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report, with their shapes
             )
     except FoveateError:
         raise
     except Exception as error:  # of which kind depends on the model's class
         raise FoveateError(f"the model {folder} cannot be loaded: {first_line(error)}") from None
     model, report = loaded
+    for name, saved, wanted in sorted(report["mismatched_keys"]):
+        raise FoveateError(
+            f"the model {folder} is damaged: its weight {name} has shape {tuple(saved)}, where its configuration asks "
+            f"for {tuple(wanted)}"
+        )
     if report["missing_keys"]:
         names = sorted(report["missing_keys"])
         raise FoveateError(f"the model {folder} lacks {len(names)} of its weights, {names[0]} among them")

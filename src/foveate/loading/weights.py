@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError, first_line, shown
-from foveate.limits import read_json
+from foveate.limits import check_regular, read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -31,6 +32,8 @@ class Weights:
 
 def check_weights(folder: Path) -> Weights:
     """Raise a ``FoveateError`` that names the file unless the folder has all its weights as safetensors."""
+    for path in sorted(folder.iterdir()):
+        check_regular(path)
     check_redirections(folder)
     if (folder / INDEX).exists():
         names = _shards(folder / INDEX)
@@ -59,6 +62,20 @@ def check_redirections(folder: Path) -> None:
     part = next(folder.glob(PARTS_OF_PROCESSES), None)
     if part is not None:
         raise FoveateError(f"{folder} holds the parts of several processes, such as {part.name}; join them into one")
+
+
+def check_values(model: Any, place: Path) -> None:
+    """Raise a ``FoveateError`` that names the first parameter with values that are no finite numbers."""
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64) and parameter.numel():
+            low, high = (float(value) for value in parameter.detach().aminmax())  # either is NaN where any value is
+            if not (math.isfinite(low) and math.isfinite(high)):
+                what = "NaN" if math.isnan(low) or math.isnan(high) else "infinite values"
+                raise FoveateError(
+                    f"the model {place} is damaged: its weight {name} holds {what}; fetch or save it again"
+                )
 
 
 def check_gguf(path: Path) -> Weights:

@@ -51,7 +51,7 @@ EXAMPLES = """examples:
 
 Sequences of --context tokens; those before the boundary are treated, those after it scored, the same ones each time:
   shuffle   the tokens (or --unit) before the boundary in random order: the order is gone, the topic is there
-  replace   another document's text before the boundary: the topic is gone as well (of a single document, another part's)
+  replace   another document's text before the boundary: the topic is gone as well (of one document, another part)
   truncate  nothing before the boundary
 Differences from the original are paired, with 95% bootstrap intervals over sequences. The order horizon is how many
 untouched tokens after the boundary it takes until the shuffle curve stays within --tolerance of the original, a share
@@ -141,14 +141,14 @@ def probe_shuffle(
 
     Args:
         model: a causal language model in evaluation mode, or anything that is called as one.
-        texts: documents. A sequence lies within one of them; ``replace`` takes from another, or from another part of the
-            only long one.
+        texts: documents. A sequence lies within one of them; ``replace`` takes from another, or from another part
+            of the only long one.
         batch: rows computed at once; by default as many as keep the logits near half a GiB.
         folder: where losses are saved while the probe runs, and found again by one that was interrupted.
         progress: on standard error.
 
     Raises:
-        FoveateError: the text is too short for one sequence, or for ``replace`` from another document; a context above the
+        FoveateError: the text is too short for one sequence, or for ``replace`` to take from; a context above the
             model's positions; ids the model does not know; a folder that holds another experiment.
     """
     from foveate.data.encode import encode_documents

@@ -116,7 +116,12 @@ def evaluate(
             advance(scored)
     if not tokens or not text_bytes:
         raise FoveateError("there is no text to score: the data holds only empty documents")
-    return Evaluation.of(world.sum(nats), tokens=tokens, text_bytes=text_bytes, context=context)
+    total = world.sum(nats)
+    if not math.isfinite(total):
+        raise FoveateError(
+            "the model's losses are no finite numbers: its weights are damaged, or too large for its dtype"
+        )
+    return Evaluation.of(total, tokens=tokens, text_bytes=text_bytes, context=context)
 
 
 def batches(documents: Iterable[np.ndarray], prefix: int, context: int, rows: int) -> Iterator[Windows]:
