@@ -8,6 +8,7 @@ Shape legend: B rows, H query heads, K key heads, C new columns (the queries), T
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ AT_ONCE = 512  # queries of a layer that does not zoom
 
 UNSUPPORTED = {"softcap": "soft-capped logits", "s_aux": "learned sinks", "position_bias": "a position bias"}
 probed: list[Any] | None = None  # modules that attended, while zoom() finds them
+measure: Callable[[Any, Tensor, Tensor, Tensor, float], None] | None = None  # sees what zooming layers attend to
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def zoom_forward(
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     plan: ZoomPlan | None = getattr(module, PLAN, None)
-    if plan is None or sliding_window is not None:
+    zooms = plan is not None and sliding_window is None
+    if measure is not None and zooms:  # on the activations of the model as it was
+        measure(module, query, key, value, scale)
+    if plan is None or not zooms or measure is not None:
         out = in_pieces(query, key, value, attention_mask, scale, sliding_window)
     else:
         out = zoomed(query, key, value, attention_mask, scale, plan)

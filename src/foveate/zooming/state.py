@@ -201,6 +201,17 @@ class ZoomState:
         """Forget everything, and free the memory."""
         self.lengths, self._sorted, self._tensors = [], [], {}
 
+    def fill(self, tokens: int, piece_RKCd: Tensor) -> None:
+        """Become the state of rows of ``tokens`` tokens made of this piece, unsorted: for timing a long text."""
+        self.clear()
+        self.lengths = [tokens] * len(piece_RKCd)
+        self._sorted = [self.plan.blocks(tokens - 1)] * len(piece_RKCd)
+        self.reserve(tokens + self.plan.block, piece_RKCd, piece_RKCd)
+        for name, tensor in self._tensors.items():
+            if name != "order":
+                count = -(-tensor.shape[2] // max(1, piece_RKCd.shape[2]))
+                tensor.copy_(piece_RKCd.repeat(1, 1, count, 1)[:, :, : tensor.shape[2]])
+
     def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that the state is, without spare capacity: counts, and tensors by name."""
         slots = max([0, *self.lengths]) - self.plan.sinks
