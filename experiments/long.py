@@ -37,7 +37,7 @@ import torch
 import yaml
 from long_data import IGNORED, bits_per_byte, held_out, score, unpack
 from long_models import change, make_optimizers
-from run import cases, read, table
+from run import cases, commit, read, table
 from torch import Tensor, nn
 
 from foveate.cost import Load, predict
@@ -82,6 +82,7 @@ class Case:
         self.settings = TrainSettings(**given)
         self.key = (group, model, seed)
         self.name = f"{group}-{model}-{seed}".replace(" ", "_")
+        self.beside = 0  # models that share the device
 
     def build(self, pack: Path) -> Any:
         model = build_model(self.settings, load_tokenizer(pack / "tokenizer"))
@@ -215,6 +216,7 @@ def train(case: Case, pack: Path, tokens: np.ndarray, out: Path, device: torch.d
     record = {
         "group": group, "model": name, "walk": str(spec), "seed": seed, "bpb": bpb,
         "tokens": training.done * per_step, "finished": training.done == training.steps, "lr": settings.lr,
+        "optimizer": "muon" if case.variant.muon else "adamw", "beside": case.beside, "commit": commit(),
         "curve": curve, "parameters": sum(p.numel() for p in training.model.parameters()),
         "train_flops_per_token": cost.train_flops_per_token, "context": settings.context,
         "scored": int((windows.targets >= 0).sum()), "bytes": windows.text_bytes,
@@ -222,7 +224,7 @@ def train(case: Case, pack: Path, tokens: np.ndarray, out: Path, device: torch.d
         "losses": [round(x, 4) for x in training.losses_N[: training.done][:: max(1, training.done // 200)].tolist()],
     }  # fmt: skip
     if device.type == "cuda":
-        record |= {"device": torch.cuda.get_device_name(), "peak_mb": torch.cuda.max_memory_allocated() >> 20}
+        record |= {"machine": torch.cuda.get_device_name(), "peak_mb": torch.cuda.max_memory_allocated() >> 20}
         torch.cuda.reset_peak_memory_stats()
     folder = out / "cases"
     np.save(folder / f"{case.name}.npy", nll_NT.astype(np.float16))
@@ -283,6 +285,8 @@ def run_all(todo: list[Case], args: argparse.Namespace) -> None:
     given = (todo, turn, args.pack, args.out, torch.device(args.device), (deadline, last))
     start: Callable[[], Any] = partial(context.Process, target=work, args=given)
     alive = [start() for _ in range(min(args.workers, len(todo)))]
+    for case in todo:
+        case.beside = len(alive) - 1
     for process in alive:
         process.start()
     while alive:

@@ -13,6 +13,7 @@ import argparse
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -21,7 +22,8 @@ from pathlib import Path
 from run import commit
 
 HERE = Path(__file__).parent
-GRIDS = ("start", "rates", "depth", "families", "equal_time", "choices", "retina")  # experiments of run.py on books
+GRIDS = ("start", "rates", "muon", "depth", "families", "equal_time", "choices", "retina")  # of run.py, on books
+ON_GPU = ("long",)  # weeks without one
 
 
 def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
@@ -38,6 +40,9 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
         program("pareto", HERE / "families.yaml", "--runs", out / "families", "--out", out / "pareto", "--hidden", 256)
     ]
     found["speed"] = [program("speed", HERE / "speed.yaml", "--out", out / "speed")]
+    ledgers = [HERE / "ledgers" / f"{name}.jsonl" for name in ("long_rates", "long_muon")]  # of runs on a GPU
+    found["lead"] = [program("lead", *ledgers, "--out", out / "lead")]
+    found["leaderboard"] = [program("leaderboard", HERE / "leaderboard.yaml")]
     if data is None:
         return found
     train, valid = data / "books-train-0.jsonl.xz", data / "books-valid.jsonl.xz"
@@ -56,6 +61,18 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
     runs |= {"plain-3M": "depth/2M-plain_longer-0", "late30-3M": "depth/2M-late30_as_long-0"}
     models = [word for name, run in runs.items() for word in ("--model", f"{name}={out / run}")]
     found["horizons"] = [program("horizons", HERE / "horizons.yaml", "--out", out / "horizons", *folder, *models)]
+    pack = out / "pack"
+    found["long"] = [program("long_data", "--data", data, "--out", pack)]
+    found["long"] += [
+        program("long", HERE / "long_screen.yaml", "--pack", pack, "--out", out / "steps_512", "--smoke"),
+        program("long", HERE / "long_8k.yaml", "--pack", pack, "--out", out / "steps_8k", "--smoke", 15),
+    ]
+    rates = out / "long_rates"
+    for name, workers in (("rates", 11), ("muon", 2), ("screen", 12), ("40M", 4), ("8k", 1)):
+        words = [HERE / f"long_{name}.yaml", "--pack", pack, "--out", out / f"long_{name}", "--workers", workers]
+        found["long"].append(program("long", *words, *(["--rates", rates] if name in ("screen", "40M", "8k") else [])))
+    pair = ["--models", "10M-plain-0", "10M-fine9-0"]
+    found["long"].append(program("long_losses", "--pack", pack, "--runs", out / "long_muon", *pair))
     if (data / "enwik8.xz").exists():
         split = out / "enwik8"
         found["hourglass"] = [
@@ -92,6 +109,9 @@ def main() -> None:
     failed = []
     for name, commands in found.items():
         if args.only and name not in args.only:
+            continue
+        if name in ON_GPU and not args.list and name not in args.only and shutil.which("nvidia-smi") is None:
+            print(f"{name}: left out, there is no NVIDIA GPU here; --only {name} runs it all the same", flush=True)
             continue
         page = f"## {name}\n\n{machine()}\n"
         for command in commands:
