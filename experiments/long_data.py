@@ -58,7 +58,7 @@ def make_pack(folder: Path, out: Path, tokens: int) -> None:
         kept.append(corpus.tokens[: corpus.starts[end]])
         print(f"{Path(part).name}: {len(kept[-1]):,} tokens in {end} documents", flush=True)
     pack(np.concatenate(kept), out / "train.xz")
-    pack(open_corpus([str(folder / "books-valid.jsonl.xz")], tokenizer).tokens, out / "valid.xz")
+    pack(open_corpus([str(folder / "books-valid.jsonl.xz")], tokenizer).tokens[:], out / "valid.xz")
 
 
 def byte_lengths(tokenizer: object) -> np.ndarray:

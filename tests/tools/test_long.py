@@ -40,7 +40,7 @@ def pack(programs, tmp_path_factory) -> Path:
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     corpus = open_corpus([str(folder / "texts.jsonl")], tokenizer, cache_dir=folder / "cache", progress=False)
     for name in ("train", "valid"):
-        programs["data"].pack(corpus.tokens, folder / f"{name}.xz")
+        programs["data"].pack(corpus.tokens[:], folder / f"{name}.xz")
     return folder
 
 
