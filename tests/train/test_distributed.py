@@ -119,6 +119,25 @@ def test_parts_and_optimizers_are_those_of_one_process(changes, settings) -> Non
         assert_same(alone.path, together)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parallel": "fsdp", "teacher_top": 8},
+        {"parallel": "ddp", "accumulate": 2},
+        {"parallel": "ddp", "lora": 2, "teacher": None},
+    ],
+    ids=["answers-fsdp", "teacher-ddp", "lora-ddp"],
+)
+def test_teachers_and_adapters_are_those_of_one_process(changes, settings, one) -> None:
+    if "lora" in changes:
+        pytest.importorskip("peft")
+    shape = {"walk": TrainSettings.walk, "hidden": TrainSettings.hidden, "heads": None}
+    settings = replace(settings, **shape, **{"from_": str(one), "tokenizer": None, "teacher": str(one), **changes})
+    alone = train(replace(settings, parallel="ddp", out=f"{settings.out}-alone"))
+    assert_same(alone.path, run_on(2, settings))
+
+
 def start_and_signal(settings: TrainSettings, number: int) -> Processes:
     """Two processes, of which the second gets a signal after the first checkpoint."""
     out = Path(settings.out)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from foveate.data.corpus import Blocks
 from foveate.train.distributed import World
@@ -29,10 +29,10 @@ class BlockLoader:
         self.order = ShuffledEpochs(size=len(blocks), draws=settings.steps * settings.batch, seed=settings.seed)
 
     def batches(self, step: int) -> Iterator[dict[str, Tensor]]:
-        """``input_ids`` and ``labels`` [B, T] of each part of the steps after ``step``."""
+        """``input_ids`` and ``labels`` [B, T] of each part of the steps after ``step``; ``number`` [B] where wanted."""
         settings = self.settings
         loader = DataLoader(
-            self.blocks,
+            Numbered(self.blocks) if settings.teacher_top else self.blocks,
             batch_sampler=SharedBatches(
                 self.order, batch=settings.batch, parts=settings.accumulate, world=self.world, skip=step
             ),
@@ -55,9 +55,22 @@ class BlockLoader:
         return [self.blocks.where(index) for index in self.order.part((step - 1) * batch, batch)]
 
 
+class Numbered(Dataset[dict[str, Tensor]]):
+    """The same sequences, each with its number."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {**self.blocks[index], "number": torch.tensor(index)}
+
+
 def stack(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Sequences [T] to a batch [B, T]; one tensor where the labels are the inputs themselves."""
-    ids_BT = torch.stack([item["input_ids"] for item in items])
+    batch = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "labels"}
     if all(item["labels"] is item["input_ids"] for item in items):
-        return {"input_ids": ids_BT, "labels": ids_BT}
-    return {"input_ids": ids_BT, "labels": torch.stack([item["labels"] for item in items])}
+        return batch | {"labels": batch["input_ids"]}
+    return batch | {"labels": torch.stack([item["labels"] for item in items])}

@@ -25,6 +25,7 @@ from foveate.loading import quiet_transformers
 from foveate.train.build import build_model, count_parameters
 from foveate.train.checkpoint import FORMAT, Checkpoint, Checkpoints
 from foveate.train.display import Display
+from foveate.train.distill import open_teacher
 from foveate.train.distributed import World, joined
 from foveate.train.documents import Document, sample_documents
 from foveate.train.folder import export, holds_run, locked, make_room
@@ -157,17 +158,21 @@ class _Session:
         start = self._start(checkpoint)
         tokenizer = world.on_main(lambda: self._tokenizer(checkpoint)) if start is None else start[1]
         check_training_memory(self.settings, vocabulary_size(tokenizer), device, processes=world.size)
+        teacher = None if self.settings.teacher is None else open_teacher(self.settings, tokenizer, device)
         data = world.first_on_node(lambda: self._data(tokenizer))
         identity = data_fingerprint(self.settings)
         notes = {
             "data": identity,
             "valid_data": valid_data_fingerprint(self.settings),
             "from": start and weights_digest(start[0]),
+            "teacher": teacher and teacher.digest,
             "versions": _versions(),
         }
         self._check_sources(checkpoint, notes)
         world.ask_all_same(identity, "--data")
         documents = world.first_on_node(lambda: self._documents(tokenizer))
+        if teacher is not None and isinstance(data, Blocks):
+            teacher = teacher.keeping_answers(data, self.settings)
         model = self._model(tokenizer, checkpoint, start and start[0])
         stop = StopRequest(self.display.note, insists=world.size == 1)
         with (
@@ -184,6 +189,7 @@ class _Session:
                 device=device,
                 data=data,
                 documents=documents,
+                teacher=teacher,
                 checkpoints=self.checkpoints,
                 metrics=metrics,
                 notes=notes,
@@ -271,6 +277,7 @@ class _Session:
             "data": ("data", ", ".join(settings.data)),
             "valid_data": ("validation data", ", ".join(settings.valid_data)),
             "from": ("start", settings.from_),
+            "teacher": ("teacher", settings.teacher),
         }
         for name, (what, where) in named.items():
             if checkpoint is None or notes[name] is None or (name == "valid_data" and name not in checkpoint.notes):

@@ -24,6 +24,7 @@ from foveate.train import spread
 from foveate.train.batches import BlockLoader
 from foveate.train.build import checkpoint_activations
 from foveate.train.checkpoint import Checkpoint, Checkpoints
+from foveate.train.distill import Teacher
 from foveate.train.distributed import World
 from foveate.train.documents import Document
 from foveate.train.evaluate import evaluate
@@ -75,6 +76,7 @@ class Trainer:
     device: torch.device
     data: Blocks | BlockStream
     documents: Sequence[Document]
+    teacher: Teacher | None
     checkpoints: Checkpoints
     metrics: Metrics | None
     notes: Mapping[str, Any]
@@ -163,7 +165,10 @@ class Trainer:
         ``targets`` is how many tokens the step predicts in all.
         """
         with self._precision():
-            loss = self.forward(**inputs_BT, num_items_in_batch=targets, use_cache=False).loss
+            if self.teacher is not None:
+                loss = self.teacher.loss(self.forward, inputs_BT, targets)
+            else:
+                loss = self.forward(**inputs_BT, num_items_in_batch=targets, use_cache=False).loss
         return loss * self.world.size
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
