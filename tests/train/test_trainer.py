@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from foveate.loading import load
 from foveate.train.build import build_model
 from foveate.train.metrics import read_metrics
-from foveate.train.run import train
+from foveate.train.run import resume, train
 from foveate.train.settings import TrainSettings
 from foveate.train.trainer import Trainer
-from train.comparing import weights
+from train.comparing import Killed, assert_same_run, elsewhere, kill_at, weights
 
 
 def by_hand(settings: TrainSettings, tokenizer, *, betas=(0.9, 0.95), longest: float = 1.0) -> dict[str, torch.Tensor]:
@@ -96,3 +97,35 @@ def test_no_sequence_comes_twice_before_all_have_come(settings, monkeypatch) -> 
     )
     train(replace(settings, batch=6, accumulate=2, tokens=6 * 32 * 8))
     assert len(seen) == len(set(seen)) == 48
+
+
+def test_the_step_that_is_taken_is_compiled_and_nothing_else(settings, undisturbed, monkeypatch, capsys) -> None:
+    compiled = []
+
+    def compile_model(model):
+        def call(**inputs):
+            compiled.append(inputs["input_ids"].shape)
+            return model(**inputs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_model)
+    result = train(replace(settings, compile=True))
+    assert compiled == [(4, 32)] * 12
+    assert "compiling the model: the next step takes minutes" in capsys.readouterr().err
+    assert_same_run(result, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
+def test_a_compiled_run_is_the_plain_one_and_resumes_to_the_bit(settings) -> None:
+    torch.compiler.reset()
+    plain = train(replace(settings, walk="1@1", valid_fraction=0.0, out=f"{settings.out}-plain"))
+    settings = replace(settings, walk="1@1", valid_fraction=0.0, compile=True)
+    with pytest.raises(Killed):
+        train(settings, on_record=kill_at(8, "train"))
+    result = resume(settings.out)
+    assert result.train["loss"] == pytest.approx(plain.train["loss"], rel=1e-4)
+    assert_same_run(result, train(elsewhere(settings)))
+    model, _ = load(result.path)
+    assert model.config.walk == settings.walk

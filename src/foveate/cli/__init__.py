@@ -21,7 +21,21 @@ from typing import Any, NoReturn
 
 from foveate.errors import FoveateError
 
-COMMANDS = ("train", "eval", "sample", "info", "demo", "bench", "probe", "compare", "check", "export", "serve", "app")
+COMMANDS = (
+    "train",
+    "eval",
+    "sample",
+    "write",
+    "info",
+    "demo",
+    "bench",
+    "probe",
+    "compare",
+    "check",
+    "export",
+    "serve",
+    "app",
+)
 
 OK, INTERNAL_ERROR, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 

@@ -17,6 +17,7 @@ from foveate.train.metrics import METRICS_FILE
 from foveate.train.settings import SETTINGS_FILE
 from foveate.train.start import ADAPTER_FILE
 from foveate.train.state import OPTIMIZER_FILE, PROCESS_FILE
+from foveate.train.tracking import TRACKERS_FILE
 
 LOCK_FILE = ".lock"
 TRAINING_FILES = (OPTIMIZER_FILE, PROCESS_FILE, ADAPTER_FILE, METRICS_FILE, "trainer_state.json")
@@ -64,10 +65,10 @@ def make_room(run: Path, *, overwrite: bool) -> None:
         raise FoveateError(f"--out: {run} holds a run; go on with it by --resume, replace it by --overwrite")
     manifest = read_manifest(run) or {"files": {}}
     # the settings go last: what is left of an interrupted removal is still known as a run
-    for name in [*manifest["files"], MANIFEST, METRICS_FILE]:
+    for name in [*manifest["files"], MANIFEST, METRICS_FILE, TRACKERS_FILE]:
         if name != SETTINGS_FILE:
             (run / name).unlink(missing_ok=True)
-    for folder in [run / ".saving", run / "tensorboard", *run.glob("*checkpoint-*")]:
+    for folder in [run / ".saving", run / "tensorboard", run / "wandb", *run.glob("*checkpoint-*")]:
         shutil.rmtree(folder, ignore_errors=True)
     remove_unfinished(run)
     (run / SETTINGS_FILE).unlink()

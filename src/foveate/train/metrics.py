@@ -18,6 +18,7 @@ from typing import Any
 
 from foveate.errors import FoveateError
 from foveate.files import copy_atomically, write_atomically
+from foveate.train.tracking import Trackers
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -26,10 +27,19 @@ class Metrics:
     """Appends records to ``metrics.jsonl``, which begins as a checkpoint left it.
 
     Args:
+        trackers: services that are told the same.
         checkpoint: the folder of the checkpoint that the run goes on from, which has its own copy; None for a new run.
     """
 
-    def __init__(self, run: Path, *, checkpoint: Path | None = None, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        checkpoint: Path | None = None,
+        tensorboard: bool = False,
+        trackers: Trackers | None = None,
+    ) -> None:
+        self.trackers = trackers
         self.path = run / METRICS_FILE
         if checkpoint is None:
             write_atomically(self.path, "")
@@ -45,6 +55,8 @@ class Metrics:
             rest = rest[self.file.write(rest) :]
         if self.board is not None:
             _draw(self.board, record)
+        if self.trackers is not None:
+            self.trackers.add(record)
 
     def save(self, checkpoint: Path) -> None:
         """Copy every record so far into the folder of a checkpoint."""
@@ -57,6 +69,8 @@ class Metrics:
         self.file.close()
         if self.board is not None:
             self.board.close()
+        if self.trackers is not None:
+            self.trackers.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -51,6 +51,7 @@ from foveate.train.streaming import (
     text_stream,
     valid_data_fingerprint,
 )
+from foveate.train.tracking import Trackers, check_trackers
 from foveate.train.trainer import Trainer
 
 Record = dict[str, Any]
@@ -151,6 +152,7 @@ class _Session:
         world = self.world
         if self.settings.tensorboard:
             check_tensorboard()
+        check_trackers(self.settings.report_to)
         check_shares(batch=self.settings.batch, parts=self.settings.accumulate, size=world.size)
         checkpoint = world.on_main(self._find_checkpoint) if resuming else None
         device = world.device(pick_device(self.settings.device))
@@ -195,6 +197,7 @@ class _Session:
                 notes=notes,
                 on_record=self._on_record,
                 on_step=self.display.on_step,
+                note=self.display.note,
                 stop=lambda: world.any(stop()),
                 world=world,
             )
@@ -223,8 +226,12 @@ class _Session:
     def _metrics(self, checkpoint: Checkpoint | None) -> contextlib.AbstractContextManager[Metrics | None]:
         if not self.world.is_main:
             return contextlib.nullcontext()
+        settings = self.settings
         return Metrics(
-            self.run, checkpoint=None if checkpoint is None else checkpoint.path, tensorboard=self.settings.tensorboard
+            self.run,
+            checkpoint=None if checkpoint is None else checkpoint.path,
+            tensorboard=settings.tensorboard or "tensorboard" in settings.report_to,
+            trackers=Trackers(settings, self.run, self.display.note) if settings.report_to else None,
         )
 
     @contextlib.contextmanager

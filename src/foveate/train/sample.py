@@ -89,7 +89,7 @@ def sample(
         return _stream(model, input_ids, pieces, room, options, on_read)
     began = time.perf_counter()
     generate: Any = model.generate  # Any: transformers' stubs take it for a module's buffer
-    with _only_ends(model):
+    with only_ends(model):
         output = generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
@@ -102,7 +102,7 @@ def sample(
 
 
 @contextlib.contextmanager
-def _only_ends(model: PreTrainedModel) -> Iterator[None]:
+def only_ends(model: PreTrainedModel) -> Iterator[None]:
     """Without what else the model's generation_config asks for: ``generate`` fills in from it whatever is not given."""
     own: Any = model.generation_config
     model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)

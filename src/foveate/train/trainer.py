@@ -65,6 +65,7 @@ class Trainer:
         notes: goes into the manifest of every checkpoint.
         on_record: called with each record of the log as it is written.
         on_step: called after each step with its number.
+        note: told what a person is to know at once.
         stop: asked after every step; once it says True the run saves a checkpoint and ends.
         step: the one that is being taken, or was taken last; the first is 1.
         evaluation_due: the validation of this step was put off, because the run was to stop.
@@ -82,6 +83,7 @@ class Trainer:
     notes: Mapping[str, Any]
     on_record: Callable[[dict[str, Any]], None]
     on_step: Callable[[int], None]
+    note: Callable[[str], None]
     stop: Callable[[], bool]
     world: World
     step: int = 0
@@ -142,6 +144,7 @@ class Trainer:
         self.forward = self.copies = spread.copy_to_all(self.model, self.world, self.settings.context)
         if self.settings.compile:
             self.forward = torch.compile(self.copies)
+            self.note("compiling the model: the next step takes minutes, those after it less than before")
 
     def _take_step(self, parts: list[dict[str, Tensor]]) -> None:
         targets = sum(int((part["labels"][:, 1:] != -100).sum()) for part in parts)

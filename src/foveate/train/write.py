@@ -1,0 +1,126 @@
+"""Text that a model writes by itself, as data to train on where its own cannot be had.
+
+Legend: B documents of a batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GenerationConfig, set_seed
+
+from foveate.data.decode import decode_text
+from foveate.data.prompt import document_mark
+from foveate.errors import FoveateError
+from foveate.files import is_disk_full
+from foveate.scoring import check_context
+from foveate.train.sample import only_ends
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def write_documents(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    out: str | Path,
+    *,
+    name: str,
+    tokens: int,
+    length: int,
+    batch: int = 32,
+    temperature: float = 1.0,
+    seed: int = 0,
+    on_tokens: Callable[[int], Any] = lambda count: None,
+) -> int:
+    """Write documents to the .jsonl file ``out`` until they have ``tokens`` tokens, and return how many they have.
+
+    Each document begins after the mark and ends with the model's own mark, or after ``length`` tokens. A line has its
+    ``text``, how many ``tokens`` that is, and what it was drawn with. A file that is there is gone on with, from its
+    last whole batch: the same arguments give the same file however often it was interrupted.
+
+    Args:
+        name: of the model, for the lines.
+        on_tokens: called with the tokens of each batch, those of the file's beginning included.
+
+    Raises:
+        FoveateError: options out of range; a file that holds something else; a full disk.
+    """
+    check_context(model, length + 1)
+    if not 0 < temperature <= 100:
+        raise FoveateError(f"--temperature: {temperature:g} must be above 0 and at most 100")
+    drawn_with = {"model": name, "seed": seed, "temperature": temperature, "length": length, "batch": batch}
+    out = Path(out)
+    try:
+        lines = _whole_batches(out, drawn_with)
+        done = sum(line["tokens"] for line in lines)
+        on_tokens(done)
+        with out.open("ab") as file:
+            for number in range(len(lines) // batch, 1 << 40):
+                if done >= tokens:
+                    break
+                written = _write_batch(model, tokenizer, drawn_with, number)
+                file.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in written))
+                file.flush()
+                new = sum(line["tokens"] for line in written)
+                done += new
+                on_tokens(new)
+    except OSError as error:
+        reason = "no space left" if is_disk_full(error) else error.strerror
+        raise FoveateError(f"--out: cannot write {out}: {reason}") from None
+    return done
+
+
+def _whole_batches(out: Path, drawn_with: dict[str, Any]) -> list[dict[str, Any]]:
+    """The documents that a file holds already; what is no whole batch is cut off."""
+    if not out.exists():
+        return []
+    raw = out.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1].splitlines(keepends=True)
+    whole = whole[: len(whole) - len(whole) % drawn_with["batch"]]
+    try:
+        lines = [json.loads(line) for line in whole]
+        same = all({key: line[key] for key in drawn_with} == drawn_with for line in lines)
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same or (raw and not lines and not raw.startswith(b'{"text":')):
+        raise FoveateError(f"--out: {out} holds something else; choose a new file")
+    with out.open("r+b") as file:
+        file.truncate(sum(map(len, whole)))
+    return lines
+
+
+@torch.no_grad()
+def _write_batch(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, drawn_with: dict[str, Any], number: int
+) -> list[dict[str, Any]]:
+    mark, ends = document_mark(tokenizer), model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or ())
+    ends.append(tokenizer.eos_token_id)
+    start_BT = torch.full((drawn_with["batch"], 1), mark, device=model.device)
+    set_seed(hash((drawn_with["seed"], number)) % 2**32)
+    generate: Any = model.generate
+    with only_ends(model):
+        drawn_BT = generate(
+            start_BT,
+            attention_mask=torch.ones_like(start_BT),
+            generation_config=GenerationConfig(
+                do_sample=True,
+                temperature=drawn_with["temperature"],
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=drawn_with["length"],
+                eos_token_id=ends,
+                pad_token_id=tokenizer.pad_token_id,
+            ),
+        )[:, 1:].tolist()
+    documents = []
+    for drawn in drawn_BT:
+        end = next((place for place, token in enumerate(drawn) if token in ends), len(drawn))
+        text = decode_text(tokenizer, drawn[:end], [mark])
+        documents.append({"text": text, "tokens": end + 1, **drawn_with})
+    return documents

@@ -1,0 +1,76 @@
+"""Documents drawn from a model: theirs is its distribution, and an interrupted file is gone on with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from foveate.cli import main
+from foveate.errors import FoveateError
+from foveate.loading import load
+from foveate.train.run import train
+from foveate.train.write import write_documents
+
+GIVEN = {"name": "it", "tokens": 400, "length": 31, "batch": 4, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def writer(undisturbed):
+    return load(undisturbed.path, device="cpu")
+
+
+def test_an_interrupted_file_is_gone_on_with(writer, tmp_path) -> None:
+    whole, other = tmp_path / "whole.jsonl", tmp_path / "other.jsonl"
+    assert write_documents(*writer, whole, **GIVEN) >= 400
+    write_documents(*writer, other, **GIVEN | {"tokens": 200})
+    part = other.read_bytes()
+    assert whole.read_bytes().startswith(part)
+    other.write_bytes(part[:-40])
+    write_documents(*writer, other, **GIVEN)
+    assert other.read_bytes() == whole.read_bytes()
+    lines = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert {(line["seed"], line["model"], line["length"]) for line in lines} == {(3, "it", 31)}
+    assert len({line["text"] for line in lines}) > len(lines) // 2
+    write_documents(*writer, tmp_path / "seed.jsonl", **GIVEN | {"seed": 4})
+    assert (tmp_path / "seed.jsonl").read_text() != whole.read_text()
+
+
+def test_at_a_temperature_near_zero_it_is_what_the_model_finds_likeliest(writer, tmp_path) -> None:
+    model, tokenizer = writer
+    out = tmp_path / "cold.jsonl"
+    write_documents(model, tokenizer, out, **GIVEN | {"tokens": 1, "temperature": 1e-4, "length": 8})
+    ids = [tokenizer.eos_token_id]
+    for _ in range(8):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    [text] = {json.loads(line)["text"] for line in out.read_text().splitlines()}
+    assert text.encode() == bytes(token for token in ids[1:] if token < 256)
+
+
+def test_it_is_data_to_train_on(undisturbed, settings, tmp_path, capsys) -> None:
+    out = tmp_path / "samples.jsonl"
+    words = ["write", str(undisturbed.path), "--out", str(out), "--tokens", "1k", "--length", "31", "--json"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tokens"] >= 1000
+    assert told["documents"] == 32 * (told["documents"] // 32)
+    assert train(replace(settings, data=(str(out),), valid_fraction=0.0, tokens=256)).finished
+
+
+def test_a_file_of_something_else_is_refused(writer, tmp_path) -> None:
+    other = tmp_path / "other.jsonl"
+    for content in ('{"text": "mine"}\n' * 4, "notes\n"):
+        other.write_text(content)
+        with pytest.raises(FoveateError, match="holds something else; choose a new file"):
+            write_documents(*writer, other, **GIVEN)
+        assert other.read_text() == content
+    write_documents(*writer, tmp_path / "mine.jsonl", **GIVEN | {"tokens": 1})
+    with pytest.raises(FoveateError, match="holds something else"):
+        write_documents(*writer, tmp_path / "mine.jsonl", **GIVEN | {"seed": 9})
+    with pytest.raises(FoveateError, match="--temperature: 0 must be above 0"):
+        write_documents(*writer, tmp_path / "new.jsonl", **GIVEN | {"temperature": 0.0})
+    with pytest.raises(FoveateError, match=r"cannot write .*: No such file"):
+        write_documents(*writer, tmp_path / "nowhere" / "new.jsonl", **GIVEN)
