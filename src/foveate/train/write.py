@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import GenerationConfig, set_seed
 
@@ -39,8 +40,8 @@ def write_documents(
 ) -> int:
     """Write documents to the .jsonl file ``out`` until they have ``tokens`` tokens, and return how many they have.
 
-    Each document begins after the mark and ends with the model's own mark, or after ``length`` tokens. A line has its
-    ``text``, how many ``tokens`` that is, and what it was drawn with. A file that is there is gone on with, from its
+    Each document begins after the mark and ends with the model's own mark, or after ``length`` tokens. A line has
+    what it was drawn with, its ``text`` and how many ``tokens`` that is. A file that is there is gone on with, from its
     last whole batch: the same arguments give the same file however often it was interrupted.
 
     Args:
@@ -64,7 +65,7 @@ def write_documents(
                 if done >= tokens:
                     break
                 written = _write_batch(model, tokenizer, drawn_with, number)
-                file.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in written))
+                file.write(b"".join(map(_line, written)))
                 file.flush()
                 new = sum(line["tokens"] for line in written)
                 done += new
@@ -79,19 +80,22 @@ def _whole_batches(out: Path, drawn_with: dict[str, Any]) -> list[dict[str, Any]
     """The documents that a file holds already; what is no whole batch is cut off."""
     if not out.exists():
         return []
-    raw = out.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1].splitlines(keepends=True)
-    whole = whole[: len(whole) - len(whole) % drawn_with["batch"]]
+    lines = out.read_bytes().splitlines(keepends=True)
+    begin = _line(drawn_with)[: -len("}\n")] + b", "
     try:
-        lines = [json.loads(line) for line in whole]
-        same = all({key: line[key] for key in drawn_with} == drawn_with for line in lines)
-    except (ValueError, KeyError, TypeError):
-        same = False
-    if not same or (raw and not lines and not raw.startswith(b'{"text":')):
-        raise FoveateError(f"--out: {out} holds something else; choose a new file")
+        if not all(line.startswith(begin[: len(line)]) for line in lines):
+            raise ValueError
+        documents = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    except ValueError:
+        raise FoveateError(f"--out: {out} holds something else; choose a new file") from None
+    whole = len(documents) - len(documents) % drawn_with["batch"]
     with out.open("r+b") as file:
-        file.truncate(sum(map(len, whole)))
-    return lines
+        file.truncate(sum(map(len, lines[:whole])))
+    return documents[:whole]
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
 @torch.no_grad()
@@ -102,7 +106,7 @@ def _write_batch(
     ends = [ends] if isinstance(ends, int) else list(ends or ())
     ends.append(tokenizer.eos_token_id)
     start_BT = torch.full((drawn_with["batch"], 1), mark, device=model.device)
-    set_seed(hash((drawn_with["seed"], number)) % 2**32)
+    set_seed(int(np.random.SeedSequence([drawn_with["seed"], number]).generate_state(1)[0]))
     generate: Any = model.generate
     with only_ends(model):
         drawn_BT = generate(
@@ -122,5 +126,5 @@ def _write_batch(
     for drawn in drawn_BT:
         end = next((place for place, token in enumerate(drawn) if token in ends), len(drawn))
         text = decode_text(tokenizer, drawn[:end], [mark])
-        documents.append({"text": text, "tokens": end + 1, **drawn_with})
+        documents.append({**drawn_with, "tokens": end + 1, "text": text})  # so that a cut line says whose it is
     return documents
