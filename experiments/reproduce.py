@@ -43,6 +43,7 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
     ledgers = [HERE / "ledgers" / f"{name}.jsonl" for name in ("long_rates", "long_muon")]  # of runs on a GPU
     found["lead"] = [program("lead", *ledgers, "--out", out / "lead")]
     found["leaderboard"] = [program("leaderboard", HERE / "leaderboard.yaml")]
+    found["scale"] = [program("scale", HERE / "ledgers" / "long_steps.jsonl")]
     if data is None:
         return found
     train, valid = data / "books-train-0.jsonl.xz", data / "books-valid.jsonl.xz"

@@ -22,8 +22,9 @@ def programs() -> Iterator[SimpleNamespace]:
     import lead
     import leaderboard
     import long_losses
+    import scale
 
-    yield SimpleNamespace(lead=lead, leaderboard=leaderboard, losses=long_losses)
+    yield SimpleNamespace(lead=lead, leaderboard=leaderboard, losses=long_losses, scale=scale)
     sys.path.remove(str(EXPERIMENTS))
 
 
@@ -54,6 +55,9 @@ def test_the_pages_are_what_the_commands_print(programs, capsys, monkeypatch, tm
     programs.lead.main()
     table = capsys.readouterr().out.strip().replace("-0.", "−0.")
     assert table in (ROOT / "docs/lasting.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["scale.py", str(EXPERIMENTS / "ledgers/long_steps.jsonl")])
+    programs.scale.main()
+    assert capsys.readouterr().out.strip() in (ROOT / "docs/lasting.md").read_text(encoding="utf-8")
     assert (tmp_path / "lead.svg").read_text().startswith("<svg")
 
 
@@ -88,3 +92,24 @@ def test_differences_of_losses_are_means_over_the_tokens_of_a_bin(programs, monk
     few, many = programs.losses.rows(bin_NT, scored_NT, first_NT, less_NT, 2)
     assert few == "2 | 2.000 | +0.500 [+0.500, +0.500] |"  # the token that is not scored does not count
     assert many == "5 | 2.000 | +0.200 [+0.200, +0.200] |"
+
+
+def test_a_fit_finds_the_times_that_steps_were_made_of(programs) -> None:
+    steps = []
+    for walk in ("14@1", "7@1", "1@1 4@4 19@16 4@4 2@1", "3@1 8@4 3@1"):
+        layers, runs, tflops = programs.scale.work(programs.scale.costs(walk, 512))
+        steps.append({"walk": walk, "group": "10M", "graph_ms": 0.2 * layers + 0.5 * runs + 3 * tflops})
+    found, fitted = programs.scale.fit(steps)
+    assert found == pytest.approx([0.2, 0.5, 3])
+    assert fitted == pytest.approx([step["graph_ms"] for step in steps])
+
+
+def test_a_plain_model_reads_all_it_has_for_a_token_and_coarse_layers_now_and_then(programs) -> None:
+    plain = programs.scale.costs("4@1", 4096)
+    assert programs.scale.bytes_read(plain) == 2 * plain.total.params + plain.total.cache_bytes
+    deep = programs.scale.costs("1@1 8@16 1@1", 4096)
+    (fine, coarse), head = deep.levels, deep.ends
+    expected = sum(part.params * 2 + part.cache_bytes for part in (fine.part, head))
+    assert programs.scale.bytes_read(deep) == pytest.approx(
+        expected + (coarse.part.params * 2 + coarse.part.cache_bytes) / 16
+    )
