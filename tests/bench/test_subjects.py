@@ -25,7 +25,7 @@ def test_names_are_as_short_as_tells_them_apart(paths, names) -> None:
     assert all(name is None or mine == name for mine, name in zip(found, names, strict=True))
 
 
-@pytest.mark.parametrize(("given", "message"), [(["a"], "takes two models or more"), (["a", "b/../a"], "named twice")])
+@pytest.mark.parametrize(("given", "message"), [(["a"], "there is no model at a"), (["a", "b/../a"], "named twice")])
 def test_a_comparison_takes_two_different_models(given, message) -> None:
     with pytest.raises(FoveateError, match=message):
         load_subjects(given)

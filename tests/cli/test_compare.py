@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from foveate.cli import main
 from foveate.cli.compare import _command, add_arguments
 from foveate.data.tokenizer import make_tokenizer
 from foveate.report.results import Results
+from foveate.report.units import quantity
 from foveate.train.run import train
 from foveate.train.settings import TrainSettings
 
@@ -58,6 +60,15 @@ def folder(tmp_path_factory):
         make_tokenizer("bytes", list).save_pretrained(folder / "llama")
         yield folder
     torch.set_num_threads(threads)
+
+
+def test_a_single_run_shows_how_it_learnt(folder, capsys) -> None:
+    assert main(["compare", str(folder / "plain"), *FEW]) == 0
+    output = capsys.readouterr().out
+    records = [json.loads(line) for line in (folder / "plain" / "metrics.jsonl").read_text().splitlines()]
+    valid = [record for record in records if record["kind"] == "valid"]
+    listed = re.findall(r"^(\S+) tokens +\d+ s +(\S+)$", output.partition("plain: trained on")[2], re.MULTILINE)
+    assert listed == [(quantity(record["tokens"]), f"{record['bpb']:.4f}") for record in valid]
 
 
 def test_two_runs_on_what_they_held_out(folder, tmp_path, capsys) -> None:
@@ -105,7 +116,6 @@ def test_json_is_all_there_is_on_standard_output(folder, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("plain", "a comparison takes two models or more"),
         ("plain other", "--data is missing: the models did not all hold out the same text"),
         ("plain llama", "--data is missing: the models did not all hold out the same text"),
         ("plain nowhere", "there is no model at"),

@@ -1,4 +1,4 @@
-"""``foveate compare``: two models or more, side by side: quality, memory, speed."""
+"""``foveate compare``: models side by side: quality, memory, speed; of a single run its learning curve."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from foveate.bench.compare import Plan, Record
     from foveate.bench.subjects import Subject
 
-HELP = "compare trained models: quality, memory, speed"
+HELP = "compare trained models: quality, memory, speed; or show how one learnt"
 EXAMPLES = """examples:
   foveate compare runs/plain runs/hourglass --data held-out.txt --out report
   foveate compare runs/plain runs/hourglass             on what the runs themselves held out, the table alone
+  foveate compare runs/mine                             one run: its numbers, and its learning curve
   foveate compare path/to/any/causal-lm runs/mine --data held-out.jsonl.xz --prompt "It was a dark night" --json
 
 The first model is the one that the others are compared with. Differences in bits per byte are paired: both models on
@@ -173,13 +174,17 @@ def show(screen: Screen, out: Path | None, *, title: str, commands: Sequence[str
     from rich.console import Console
 
     from foveate.report.files import write_report
+    from foveate.report.learning import cautions, print_learning
     from foveate.report.results import Results
     from foveate.report.tables import headline, print_table
 
     results = Results(screen.records)
+    notes = (*cautions(results), *notes)
     if not screen.json:
         console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
         print_table(results, console)
+        if len(results.names) == 1:
+            print_learning(results, console)
         for sentence in (*headline(results), *notes):
             screen.say(sentence)
     if out is not None:

@@ -28,11 +28,9 @@ def load_several(paths: Sequence[str | Path], *, device: str = "auto") -> list[N
     """Load every model, in fp32, under the shortest names that tell them apart.
 
     Raises:
-        FoveateError: fewer than two; one that is named twice, is missing or is damaged.
+        FoveateError: one is named twice, is missing or is damaged.
     """
     folders = [Path(path).expanduser() for path in paths]
-    if len(folders) < 2:
-        raise FoveateError("a comparison takes two models or more; name their run directories")
     for folder in folders:
         if sum(other.resolve() == folder.resolve() for other in folders) > 1:
             raise FoveateError(f"{folder} is named twice; name each model once")

@@ -10,7 +10,7 @@ from foveate.report.figures import Plot
 from foveate.report.plots import colour
 from foveate.report.results import Record, Results
 from foveate.report.tables import Row, headline, rows
-from foveate.report.units import data_size
+from foveate.report.units import data_size, unbroken
 
 ARROWS = {"lower": " ↓", "higher": " ↑"}
 
@@ -53,7 +53,7 @@ def page(
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{CSS}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
-            *(f'<p class="headline">{escape(sentence)}</p>' for sentence in headline(results)),
+            *(f'<p class="headline">{escape(unbroken(sentence))}</p>' for sentence in headline(results)),
             *(f'<p class="quiet">{escape(note)}</p>' for note in notes),
             shown.get("walks", ""),
             "<h2>Cost and quality</h2>",
@@ -91,7 +91,9 @@ def _table(results: Results) -> str:
 
 def _table_row(row: Row) -> str:
     label = f"{escape(row.label.strip())}{ARROWS.get(row.better, '')}<small>{escape(row.help)}</small>"
-    cells = (f'<td>{escape(cell.text)}</td><td class="relation">{escape(cell.relation)}</td>' for cell in row.cells)
+    cells = (
+        f'<td>{escape(unbroken(cell.text))}</td><td class="relation">{escape(cell.relation)}</td>' for cell in row.cells
+    )
     return f"<tr><td>{label}</td>{''.join(cells)}</tr>"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -194,6 +195,12 @@ def _doubt(compared: Record) -> str:
     return " (not clearly: the interval holds 0)" if compared["low"] <= 0 <= compared["high"] else ""
 
 
+def _widest(cells: Iterable[str]) -> int:
+    """The width that a column needs so that walks and intervals may be broken, but no number from its unit."""
+    pieces = (piece for cell in cells for piece in re.split(r" (?=\[|\d+@)|(?<=,) ", cell))
+    return max(map(len, pieces), default=0)
+
+
 def print_table(results: Results, console: Console) -> None:
     """The table on a terminal or into a log."""
     from rich import box
@@ -201,13 +208,15 @@ def print_table(results: Results, console: Console) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
+    listed = rows(results)
     for at, name in enumerate(results.names):
-        table.add_column(escape(name), justify="right", overflow="fold")
+        texts, relations = zip(*((row.cells[at].text, row.cells[at].relation) for row in listed), strict=True)
+        table.add_column(escape(name), justify="right", overflow="fold", min_width=_widest(texts))
         if at:
-            table.add_column("", no_wrap=True)
+            table.add_column("", min_width=_widest(relations))
     section = "model"
-    for row in rows(results):
+    for row in listed:
         if row.section != section:
             section = row.section
             table.add_section()
@@ -216,4 +225,4 @@ def print_table(results: Results, console: Console) -> None:
         cells = [text for cell in row.cells for text in (cell.text, cell.relation)]
         del cells[1]  # the first model is not related to itself
         table.add_row(escape(row.label + arrow), *map(escape, cells))
-    console.print(table)
+    console.print(table, crop=False)  # wider than a narrow terminal rather than without its last columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def quantity(value: float) -> str:
     """Three digits and a letter: 1.23M."""
@@ -34,6 +36,11 @@ def duration(seconds: float) -> str:
 def ratio(value: float, reference: float) -> str:
     """``0.70x``; empty where there is nothing to relate to."""
     return f"{value / reference:.2f}x" if reference else ""
+
+
+def unbroken(text: str) -> str:
+    """With no-break spaces between numbers and their units."""
+    return re.sub(r"(?<=\d) (?=[A-Za-z%])", "\u00a0", text)
 
 
 def signed(value: float, digits: int = 4) -> str:
