@@ -22,17 +22,16 @@ from typing import Any
 import numpy as np
 
 from foveate.cost import Cost, Load, predict
+from foveate.roofline import DEVICES, SHARE_OF_BANDWIDTH, bytes_read
 from foveate.spec import HierarchySpec
 
 TOKENS = 8192  # a measured step
 FITTED_WIDTH = 256
-SHARE_OF_MEMORY = 0.6  # of its bytes/s when decoding: an assumption
 VOCABULARY = 128_000
+SHOWN = ("h100", "h200")
 WINDOW = 1024
 
 
-RATE = 989e12  # dense bf16 FLOP/s of an H100 or H200, as its maker says
-BANDWIDTH = {"H100": 3.35e12, "H200": 4.8e12}  # bytes/s, likewise
 SIZES = (("100M", 768, 12, 12), ("1B", 2048, 16, 16), ("7B", 4096, 32, 32))  # width, heads, layers of plain
 CONTEXTS = (4_096, 32_768, 1_048_576)
 
@@ -65,18 +64,13 @@ def walks(layers: int) -> dict[str, str]:
     return {"plain": f"{layers}@1", "deep": deep, "deep, windows": local}
 
 
-def bytes_read(cost: Cost) -> float:
-    """For one decoded token, averaged over the clock: weights and cache of the layers that run."""
-    head = cost.ends.params * 2
-    return head + sum((level.part.params * 2 + level.part.cache_bytes) * level.runs_per_token for level in cost.levels)
-
-
 def print_fit(steps: list[dict[str, Any]]) -> None:
     (per_layer, per_run, per_tflop), fitted = fit(steps)
     rate = 1e15 / per_tflop
     print(
         f"A step takes {per_layer:.3f} ms a layer, {per_run:.3f} ms a layer that runs per token, "
-        f"{per_tflop:.2f} ms a TFLOP: {rate / 1e12:.0f} TFLOP/s, {rate / RATE:.2f} of what the device can.\n"
+        f"{per_tflop:.2f} ms a TFLOP: {rate / 1e12:.0f} TFLOP/s, "
+        f"{rate / DEVICES['h200'].flops:.2f} of what the device can.\n"
     )
     print("| context | walk | measured, ms | fitted, ms | off by |\n|---|---|---|---|---|")
     for step, ms in zip(steps, fitted, strict=True):
@@ -88,7 +82,7 @@ def print_fit(steps: list[dict[str, Any]]) -> None:
 def print_scale(per_run: float, per_tflop: float) -> None:
     heads_of_table = (
         *("plain", "context", "walk", "parameters", "training, tokens/s", "on 64", "kept for backward, one text"),
-        *("cache", "read for a token", *(f"tokens/s decoded, {name}" for name in BANDWIDTH)),
+        *("cache", "read for a token", *(f"tokens/s decoded, {name.upper()}" for name in SHOWN)),
     )
     print("\n| " + " | ".join(heads_of_table) + " |\n" + "|---" * len(heads_of_table) + "|")
     for size, width, heads, layers in SIZES:
@@ -102,7 +96,7 @@ def print_scale(per_run: float, per_tflop: float) -> None:
                     *(size, f"{context:,}", name, f"{cost.total.params / 1e9:.2f}B", f"{speed:,.0f}"),
                     *(f"{64 * speed:,.0f}", f"{cost.total.backward_bytes / 1e9:,.0f} GB"),
                     *(f"{cost.total.cache_bytes / 1e9:.2f} GB", f"{read / 1e9:.2f} GB"),
-                    *(f"{rate * SHARE_OF_MEMORY / read:,.0f}" for rate in BANDWIDTH.values()),
+                    *(f"{DEVICES[name].bandwidth * SHARE_OF_BANDWIDTH / read:,.0f}" for name in SHOWN),
                 ]
                 print(f"| {' | '.join(cells)} |")
 

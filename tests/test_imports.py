@@ -30,6 +30,7 @@ PARTS = {
     "presets": {"spec"},
     "shape": {"presets"},
     "cost": {"spec"},
+    "roofline": {"cost"},
     "model": {"spec"},
     "zooming": {"errors"},
     "hf": {"model", "zooming", "cost", "files"},
@@ -44,7 +45,7 @@ PARTS = {
     "promises": {"loading"},
     "report": {"errors", "files"},
     "app": {"probes", "bench", "promises", "report", "export", "tasks", "serve"},
-    "cli": {"app"},
+    "cli": {"app", "roofline"},
 }
 TOP = {
     "__init__",

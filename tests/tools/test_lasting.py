@@ -102,14 +102,3 @@ def test_a_fit_finds_the_times_that_steps_were_made_of(programs) -> None:
     found, fitted = programs.scale.fit(steps)
     assert found == pytest.approx([0.2, 0.5, 3])
     assert fitted == pytest.approx([step["graph_ms"] for step in steps])
-
-
-def test_a_plain_model_reads_all_it_has_for_a_token_and_coarse_layers_now_and_then(programs) -> None:
-    plain = programs.scale.costs("4@1", 4096)
-    assert programs.scale.bytes_read(plain) == 2 * plain.total.params + plain.total.cache_bytes
-    deep = programs.scale.costs("1@1 8@16 1@1", 4096)
-    (fine, coarse), head = deep.levels, deep.ends
-    expected = sum(part.params * 2 + part.cache_bytes for part in (fine.part, head))
-    assert programs.scale.bytes_read(deep) == pytest.approx(
-        expected + (coarse.part.params * 2 + coarse.part.cache_bytes) / 16
-    )

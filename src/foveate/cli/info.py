@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from foveate.devices import DTYPES
 from foveate.errors import FoveateError
 from foveate.loading import model_folder
 from foveate.report.units import data_size, quantity
+from foveate.roofline import DEVICES, as_sentences, estimate
 from foveate.shape import config_values, spec_from_config
 from foveate.spec import HierarchySpec, Run
 from foveate.values import count, length
@@ -27,6 +29,7 @@ EXAMPLES = """examples:
   foveate info --walk "2@1 8@4 2@1"
   foveate info --walk hourglass:24 --hidden 512 --context 64k
   foveate info --walk "0@1 14@16 8@4 8@1" --levels 16:width=768,heads=12 --dtype bfloat16 --json
+  foveate info --walk deep:30 --hidden 4096 --context 32k --dtype bf16 --device h100 --devices 64
   foveate info runs/demo"""
 
 DEFAULT_VOCAB = 4096
@@ -52,6 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="of weights and cache; a 16-bit one means training under autocast (default: float32)",
     )
+    load.add_argument(
+        "--device", choices=tuple(DEVICES), help="estimate tokens per second there, in training and decoding"
+    )
+    load.add_argument("--devices", type=count, metavar="N", help="how many of them train (default: 1)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -71,11 +78,17 @@ def run(args: argparse.Namespace) -> None:
         dtype=DTYPES.get(args.dtype, args.dtype),
         tied=config.get("tie_word_embeddings", True),
     )
+    if args.devices and not args.device:
+        raise FoveateError(f"--devices {args.devices} says how many of --device there are; give that too")
     cost = predict(spec, load)
+    speed = estimate(cost, DEVICES[args.device], devices=args.devices or 1) if args.device else None
     if args.json:
-        print(json.dumps(({"run": name} if name else {}) | cost.to_json()))
-    else:
-        show(spec, cost)
+        added = {"estimate": asdict(speed)} if speed else {}
+        print(json.dumps(({"run": name} if name else {}) | cost.to_json() | added))
+        return
+    show(spec, cost)
+    if speed:
+        print(as_sentences(speed, data_size))
 
 
 def read_config(run: Path) -> Mapping[str, Any]:
