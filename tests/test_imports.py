@@ -44,7 +44,8 @@ PARTS = {
     "bench": {"hf", "data", "loading", "train", "cost", "stats", "serve"},
     "promises": {"loading"},
     "report": {"errors", "files"},
-    "app": {"probes", "bench", "promises", "report", "export", "tasks", "serve"},
+    "ask": {"hf", "data", "loading", "scoring"},
+    "app": {"probes", "bench", "promises", "report", "export", "tasks", "serve", "ask"},
     "cli": {"app", "roofline"},
 }
 TOP = {

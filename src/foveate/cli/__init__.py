@@ -34,6 +34,7 @@ COMMANDS = (
     "check",
     "export",
     "serve",
+    "ask",
     "app",
 )
 

@@ -162,7 +162,9 @@ def _check(model: Any) -> None:
     if getattr(model, ZOOMED, None) is not None:
         raise FoveateError(f"{name} zooms already; undo() it first")
     if config.model_type == "foveate":
-        raise FoveateError("a Foveate model zooms by its walk, as in 12@1:zoom, not by foveate.zoom")
+        raise FoveateError(
+            "a Foveate model reads far text as its walk says (:fovea, :window256); zoom is for other models"
+        )
     if config.is_encoder_decoder or getattr(config, "add_cross_attention", False):
         raise FoveateError(f"{name} has cross attention: zoom serves decoders alone")
     if config.get_text_config(decoder=True) is not config:

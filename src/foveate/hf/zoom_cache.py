@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -125,27 +126,37 @@ class ZoomCache(Cache):
                 raise FoveateError("zoom: rows of different lengths cannot be cropped")
         super().crop(tokens_to_remove)
 
-    def save(self, path: str | Path, model: Any) -> None:
-        """Write what ``model`` has read to one safetensors file: beside it first, then in its place."""
+    def save(self, path: str | Path, model: Any, *, read: Sequence[int] = ()) -> None:
+        """Write what ``model`` has read to one safetensors file: beside it first, then in its place.
+
+        Args:
+            read: the ids that were read, of which a digest is kept for ``load``.
+        """
         counts: list[dict[str, Any]] = []
         tensors: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):
             held, named = layer_tensors(layer)
             counts.append(held)
             tensors |= {f"{index}.{name}": tensor for name, tensor in named.items()}
-        write_state(Path(path), "zoom cache", {"plans": self._plans(), "layers": counts}, tensors, model)
+        header = {"plans": self._plans(), "layers": counts, "read": _digest(read)}
+        write_state(Path(path), "zoom cache", header, tensors, model)
 
     @classmethod
-    def load(cls, path: str | Path, model: Any) -> ZoomCache:
+    def load(cls, path: str | Path, model: Any, *, read: Sequence[int] = ()) -> ZoomCache:
         """A saved cache, on the model's device.
 
+        Args:
+            read: the ids that must have been read; by default whatever was.
+
         Raises:
-            FoveateError: no such file, not a zoom cache, or one of another model or of other settings.
+            FoveateError: no such file, not a zoom cache, or one of another model, of other settings or another text.
         """
         cache = cache_of(model)
         header, tensors = read_state(Path(path), "zoom cache", model)
         if header["plans"] != cache._plans():
             raise FoveateError(f"{path} was read with other settings of zoom than the model has now")
+        if len(read) and header.get("read") != _digest(read):
+            raise FoveateError(f"{path} was read from another text; remove it, or name another file")
         named: list[dict[str, Tensor]] = [{} for _ in cache.layers]
         for name, tensor in tensors.items():
             index, what = name.split(".", 1)
@@ -158,6 +169,10 @@ class ZoomCache(Cache):
         """How each layer zooms, as JSON gives it back."""
         plans = [layer.state.plan if isinstance(layer, ZoomLayer) else None for layer in self.layers]
         return list(json.loads(json.dumps([plan and asdict(plan) for plan in plans])))
+
+
+def _digest(ids: Sequence[int]) -> str:
+    return hashlib.sha256(repr(list(ids)).encode()).hexdigest() if len(ids) else ""
 
 
 def cache_of(model: Any) -> ZoomCache:
