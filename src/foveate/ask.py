@@ -15,12 +15,13 @@ from foveate.errors import FoveateError
 from foveate.hf.zoom import zoom
 from foveate.hf.zoom_cache import ZoomCache
 from foveate.scoring import check_ids, position_limit
+from foveate.zooming import ZoomPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from foveate.zooming import ZoomPlan
-
+# who asks looks for one place: twice the keys of the default, every group of 4 scored (docs/zoom.md, needles)
+ASKING = ZoomPlan(keep=(None, None, None), opened=93, thumbnails=4)
 PIECE = 1024  # tokens read at once
 PLACE = "\ue0f2"  # a private-use character: where a chat template puts what the user says
 
@@ -42,7 +43,7 @@ class Reader:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         document: str,
-        plan: ZoomPlan | Sequence[ZoomPlan | None] | None = None,
+        plan: ZoomPlan | Sequence[ZoomPlan | None] = ASKING,
     ) -> None:
         if not document.strip():
             raise FoveateError("the document is empty")

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from foveate.errors import FoveateError
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=count, default=100, metavar="N", help="of an answer at most (default: 100)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--plans", metavar="FILE", help="how each layer zooms, as foveate.hf.zoom_budget writes it")
-    how.add_argument("--opened", type=count, metavar="N", help="groups of far keys that a query reads key by key")
+    how.add_argument("--opened", type=count, metavar="N", help="groups of 4 far keys opened (default: 93)")
     parser.add_argument("--dtype", default="fp32", metavar="T", help="fp32 or bf16 (default: fp32)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="one JSON object per answer on standard output")
@@ -37,16 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     document = _read(args.document)
 
-    from foveate.ask import Reader
+    from foveate.ask import ASKING, Reader
     from foveate.hf.zoom_budget import load_plans
     from foveate.loading import load
     from foveate.progress import token_progress
-    from foveate.zooming import ZoomPlan
 
-    plan = ZoomPlan(opened=args.opened) if args.opened else None
+    plan = replace(ASKING, opened=args.opened) if args.opened else ASKING
     plans = load_plans(args.plans) if args.plans else None
     model, tokenizer = load(args.model, device=args.device, dtype=args.dtype)
-    reader = Reader(model, tokenizer, document, plan or plans)
+    reader = Reader(model, tokenizer, document, plans or plan)
     kept = None if args.keep is None else Path(args.keep)
     if kept is not None and kept.exists():
         reader.load(kept)
