@@ -33,8 +33,8 @@ import foveate.train.run
 import foveate.train.trainer
 from foveate.cli import main
 from foveate.errors import FoveateError
-from foveate.model.layers import Layer, Run
-from foveate.model.resample import Pool
+from foveate.model.layers import Layer, Stack
+from foveate.model.resample import Downsample
 from foveate.train.build import build_model
 from foveate.train.optimizer import make_optimizer
 
@@ -75,7 +75,7 @@ def load(path: str, **_: Any) -> tuple[Any, Any]:
 
 
 def start_as_mean(model: nn.Module) -> None:
-    for pool in [module for module in model.modules() if isinstance(module, Pool) and module.kind == "linear"]:
+    for pool in [module for module in model.modules() if isinstance(module, Downsample) and module.kind == "linear"]:
         if pool.fine.width != pool.coarse.width:
             raise FoveateError(
                 f"--pool-start mean: a mean keeps the width, not from {pool.fine.width} to {pool.coarse.width}"
@@ -88,7 +88,7 @@ def two_rates(coarse_rate: float) -> tuple[Callable[..., Any], Callable[[Any, fl
 
     def make(model: nn.Module, *args: Any) -> Any:
         optimizer = make_optimizer(model, *args)
-        runs = [module for module in model.modules() if isinstance(module, Run) and module.stride > 1]
+        runs = [module for module in model.modules() if isinstance(module, Stack) and module.stride > 1]
         coarse = {id(parameter) for run in runs for parameter in run.parameters()}
         for group in list(optimizer.param_groups):
             moved = [parameter for parameter in group["params"] if id(parameter) in coarse]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,21 @@ def test_paths_and_links_exist(page) -> None:
     paths = re.findall(r"`((?:src|tests)/[\w/.]+)`", text)
     for path in links + [path for path in paths if "NAME" not in path]:
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", [
+    "foveate.spec:HierarchySpec", "foveate.spec:Run", "foveate.spec:Pool", "foveate.spec:Expand",
+    "foveate.model.clock:Units", "foveate.model.clock:Clock", "foveate.data.prompt:encode_prompt",
+    "foveate.hf.stream:stream",
+    "foveate.hf.modeling_foveate:FoveateForCausalLM.forward", "foveate.model.lm:read",
+    "foveate.model.decoder:Decoder.forward",
+    "foveate.model.layers:Stack.forward", "foveate.model.buffer:Buffer", "foveate.backends:attend",
+    "foveate.model.resample:Downsample.forward", "foveate.model.resample:Upsample.forward",
+    "foveate.model.local:LocalAttention", "foveate.model.attention:Heads", "foveate.spec.kinds:KINDS",
+])  # fmt: skip
+def test_the_guided_tour_names_what_exists(name) -> None:
+    module, _, attributes = name.partition(":")
+    value = import_module(module)
+    for attribute in attributes.split("."):
+        value = getattr(value, attribute)
+    assert f"`{attributes}`" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

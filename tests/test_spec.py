@@ -7,21 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.errors import FoveateError
-from foveate.spec import Attention, Expand, HierarchySpec, Level, Pool, Run, parse_walk
+from foveate.spec import Attention, Expand, Fovea, Full, HierarchySpec, Level, Pool, Run, Window, parse_walk
 
 
 @st.composite
 def attentions(draw) -> Attention:
     kind = draw(st.sampled_from(["full", "window", "fovea"]))
     if kind == "full":
-        return Attention()
+        return Full()
     if kind == "window":
-        return Attention(kind="window", window=draw(st.integers(1, 5000)))
+        return Window(window=draw(st.integers(1, 5000)))
     scales = [draw(st.sampled_from([2, 4, 8]))]
     for factor in draw(st.lists(st.sampled_from([2, 4]), max_size=3)):
         scales.append(scales[-1] * factor)
-    return Attention(
-        kind="fovea",
+    return Fovea(
         block=scales[0] * draw(st.integers(1, 40)),
         groups=draw(st.integers(4, 64)),
         scales=tuple(scales),
@@ -126,7 +125,7 @@ def test_a_level_of_its_own_width_takes_its_own_defaults() -> None:
 
 def test_fovea_text() -> None:
     attention = Attention.parse("fovea32,groups=8,scales=4/16,tail=keep")
-    assert attention == Attention(kind="fovea", block=32, groups=8, scales=(4, 16), tail="keep")
+    assert attention == Fovea(block=32, groups=8, scales=(4, 16), tail="keep")
     assert str(Attention.parse("fovea64,groups=16,scales=4/16/64,tail=log")) == "fovea"
 
 
@@ -158,7 +157,7 @@ def test_fovea_text() -> None:
         ("1@1 " * 30_000, "walk has 120,000 characters, over 100,000"),
         (3, "walk is 3, not text"),
         ("2@1:" + "x" * 200, "attention 'xxx"),
-        ("2@1:windw8", "attention 'windw8' is unknown; write full, window128, fovea"),
+        ("2@1:windw8", "attention 'windw8' is unknown; write full, window128, sink128, fovea"),
         ("2@1:window", "attention 'window' is unknown"),
         ("2@1:window0", "window is 0; it must be a whole number from 1"),
         ("2@1:fovea30", "block 30 must be a multiple of the finest scale 4"),

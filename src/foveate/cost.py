@@ -11,11 +11,10 @@ the widths of the finer and the coarser level of a move, k its factor, e bytes o
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from itertools import pairwise, zip_longest
 from typing import Any
 
 from foveate.errors import FoveateError, shown
-from foveate.spec import OCTAVE, Attention, Expand, HierarchySpec, Level, Pool, Run
+from foveate.spec import Attention, Expand, HierarchySpec, Level, Pool, Run
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST = 1 << 30  # context, batch or vocabulary
@@ -24,7 +23,6 @@ FP32 = 4
 TOKEN_ID = 8
 FP32_COPIES = 4  # of a parameter while training with Adam: itself, its gradient and two moments
 TRAINING = 3  # forward, and a backward of twice its products
-FOVEA_SAMPLES = 512  # positions that stand for all others when the keys of a fovea are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,66 +165,12 @@ def predict(spec: HierarchySpec, load: Load) -> Cost:
     return Cost(walk=str(spec), load=load, levels=levels, ends=_ends(spec.level(1).width, load))
 
 
-def keys_seen(attention: Attention, units: int) -> int:
-    """Keys that the newest of ``units`` units attends to; a group of a fovea is one key."""
-    if attention.kind == "full":
-        return units
-    if attention.kind == "window":
-        assert attention.window is not None
-        return min(attention.window, units)
-    return units - _sharp_from(attention, units) + sum(groups_seen(attention, units))
-
-
-def groups_seen(fovea: Attention, units: int) -> list[int]:
-    """Groups at each scale, finest first, that the newest of ``units`` units sees."""
-    end, seen = _sharp_from(fovea, units), list[int]()
-    while end or len(seen) < len(fovea.scales):
-        scale, coarser = _scale(fovea, len(seen)), _scale(fovea, len(seen) + 1)
-        start = max(-(-(end - fovea.groups * scale) // coarser), 0) * coarser  # whole groups are left to the next scale
-        if fovea.tail == "keep" and len(seen) == len(fovea.scales) - 1:
-            start = 0
-        seen.append((end - start) // scale)
-        end = start
-    return seen
-
-
-def _sharp_from(fovea: Attention, units: int) -> int:
-    """The first unit of the block before that of the newest of ``units`` units."""
-    return max((units - 1) // fovea.block - 1, 0) * fovea.block
-
-
-def _scale(fovea: Attention, i: int) -> int:
-    """Units per group of the scale after ``i`` others; before the first, a unit."""
-    listed = (1, *fovea.scales)
-    return listed[i + 1] if i + 1 < len(listed) else listed[-1] * OCTAVE ** (i + 2 - len(listed))
-
-
-def _fovea_slots(fovea: Attention, units: int) -> int:
-    """Units and groups that a layer has room for: rings, but for the last scale where it keeps all groups."""
-    if not units:
-        return 0
-    rings = len(groups_seen(fovea, units))
-    every = units // fovea.scales[-1] if fovea.tail == "keep" else 0
-    return 2 * fovea.block + fovea.groups * (rings - (fovea.tail == "keep")) + every
-
-
-def mean_keys_seen(attention: Attention, units: int) -> float:
-    """``keys_seen`` averaged over the positions of a sequence of ``units`` units."""
-    if not units:
-        return 0.0
-    if attention.kind == "fovea":
-        count = min(units, FOVEA_SAMPLES)
-        return sum(keys_seen(attention, (2 * i + 1) * units // (2 * count) + 1) for i in range(count)) / count
-    full = keys_seen(attention, units)
-    return full - full * (full - 1) / (2 * units)
-
-
 def _run(level: Level, run: Run, load: Load) -> Part:
+    if not run.layers:
+        return Part()
     layers = sum([_layer(level, run.attention, load)] * run.layers, Part())
-    if run.attention.kind != "fovea" or not run.layers:
-        return layers
-    blocks, keys = _gathered(run.attention, load.units(level.stride))
-    return layers + Part(backward_bytes=load.batch * load.element * blocks * run.attention.block * keys)  # the mask
+    shared, of_rows = run.attention.saved_masks(load.units(level.stride))
+    return layers + Part(backward_bytes=load.element * (shared + load.batch * of_rows))
 
 
 def _layer(level: Level, attention: Attention, load: Load) -> Part:
@@ -235,57 +179,17 @@ def _layer(level: Level, attention: Attention, load: Load) -> Part:
     matrices = (H + 2 * K) * d * D + H * d * D + 3 * D * F
     per_key = 4 * H * d
     saved = units * (2 * _saved_norm(D) + e * (2 * D + 4 * F) + FP32 * H)  # the last: log-sum-exp of attention
-    saved += e * _saved_by_attention(level, attention, units)
+    saved += e * attention.saved(level, units)
     return Part(
-        params=matrices + 2 * D + K * _fovea_params(attention, d),
-        flops_per_token=(2 * matrices + per_key * keys_seen(attention, max(units, 1))) / level.stride,
+        params=matrices + 2 * D + K * attention.parameters(d),
+        flops_per_token=(2 * matrices + per_key * attention.keys_read(max(units, 1))) / level.stride,
         train_flops_per_token=TRAINING
-        * (2 * matrices + per_key * mean_keys_seen(attention, units))
+        * (2 * matrices + per_key * attention.mean_keys_read(units))
         * units
         / load.context,
         backward_bytes=load.batch * saved + load.weight_copies(matrices),
-        cache_bytes=load.batch * e * K * d * _items_kept(attention, units),
+        cache_bytes=load.batch * e * K * d * attention.vectors * attention.items_kept(units),
     )
-
-
-def _items_kept(attention: Attention, units: int) -> int:
-    """Vectors of a head's width kept per key-value head: keys and values, and for a fovea keys before rotation."""
-    if attention.kind == "fovea":
-        return 3 * _fovea_slots(attention, units)
-    return 2 * keys_seen(attention, units)
-
-
-def _fovea_params(attention: Attention, head_dim: int) -> int:
-    """Per key-value head and scale: a bias per member of a group, a gate, an offset."""
-    if attention.kind != "fovea":
-        return 0
-    scales = (1, *attention.scales, *([attention.scales[-1] * OCTAVE] if attention.tail == "log" else []))
-    return sum(coarse // fine + 2 * head_dim for fine, coarse in pairwise(scales))
-
-
-def _saved_by_attention(level: Level, attention: Attention, units: int) -> int:
-    """Numbers kept between a layer's projections: queries, keys, values and output."""
-    queries, keys = level.width, level.kv_heads * level.head_dim
-    if attention.kind == "fovea":
-        # keys gathered for a block are gathered again for the backward pass; kept is what they are gathered from
-        padded = (-(-units // attention.block) + 2) * attention.block
-        items = padded + sum(padded // scale for scale in attention.scales)
-        return units * 2 * queries + 3 * keys * items if units else 0
-    # the projection's output holds the values, so its queries and keys are kept too, beside the rotated ones
-    saved = units * ((queries + 2 * keys) + (queries + keys) + queries)
-    if attention.window is None or units <= attention.window:
-        return saved
-    # blocks of queries after the first bring the keys of two windows along; joining the blocks copies the output
-    blocks = -(-units // attention.window) - 1
-    return saved + blocks * attention.window * (4 * keys + queries) + units * queries
-
-
-def _gathered(fovea: Attention, units: int) -> tuple[int, int]:
-    """Blocks of queries, and the keys gathered for each: of every scale as many as any block sees."""
-    blocks = -(-units // fovea.block)
-    # how many that is goes up and down with a short period as blocks go by
-    lasts = [groups_seen(fovea, units - i * fovea.block) for i in range(min(blocks, FOVEA_SAMPLES))]
-    return blocks, 2 * fovea.block + sum(max(seen) for seen in zip_longest(*lasts, fillvalue=0))
 
 
 def _pool(fine: Level, coarse: Level, kind: str, load: Load) -> Part:

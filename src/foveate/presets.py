@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from foveate.errors import FoveateError, shown
-from foveate.spec import EXAMPLE, Attention, Run, parse_walk
+from foveate.spec import EXAMPLE, Fovea, Run, parse_walk
 
 STRIDES = (1, 4, 16, 64)
 
@@ -24,7 +24,7 @@ def vanilla(layers: int = 12) -> str:
 
 def retina(layers: int = 12, strides: Sequence[int] = STRIDES) -> str:
     """Every layer on the tokens, each seeing near text token by token and far text in groups of the coarser strides."""
-    attention = Attention(kind="fovea", scales=tuple(strides[1:]))
+    attention = Fovea(scales=tuple(strides[1:]))
     return _checked(str(Run(stride=1, layers=layers, attention=attention)))
 
 

@@ -70,7 +70,7 @@ def test_what_may_be_large_is_not_copied(contenders) -> None:
     ours = engine(contenders[WALK], 1)
     ours.read(torch.ones((1, 40), dtype=torch.long))
     twin = ours.fork(4)
-    for mine, copied in zip(ours.cache.steps.tapes, twin.steps.tapes, strict=True):
+    for mine, copied in zip(ours.cache.steps.buffers, twin.steps.buffers, strict=True):
         assert (mine is copied) == (not mine.forgets)
     llama = engine(contenders["llama"], 1)
     llama.read(torch.ones((1, 40), dtype=torch.long))

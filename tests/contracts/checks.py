@@ -15,7 +15,7 @@ from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
 from foveate.model.decoder import Decoder
 from foveate.model.reference import reference
-from foveate.spec import Expand, HierarchySpec, Pool, Run, Step
+from foveate.spec import Expand, HierarchySpec, Pool, Run, Step, Window
 
 Schedule = Sequence[Sequence[int]]
 EXACT = 1e-10  # for fp64
@@ -107,6 +107,39 @@ def check_calls(
                 assert_same(features, alone, tolerance, f"row {index} of lengths {lengths}, calls {schedule}")
 
 
+def gradients(decoder: Decoder, rows: Sequence[Tensor], features: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
+    """Of one loss over all features with respect to every parameter and every row."""
+    loss = sum((row.sin().sum() for row in features), start=rows[0].new_zeros(()))
+    named = [*decoder.named_parameters(), *((f"row {index}", row) for index, row in enumerate(rows))]
+    found = torch.autograd.grad(loss, [leaf for _, leaf in named], allow_unused=True, materialize_grads=True)
+    return [(name, gradient) for (name, _), gradient in zip(named, found, strict=True)]
+
+
+def check_gradients(decoder: Decoder, schedule: Schedule, *, tolerance: float = EXACT) -> None:
+    """Gradients survive the cache: those of any split are those of one call, with respect to everything."""
+    rows = [row.requires_grad_() for row in make_rows(decoder, np.sum(schedule, axis=0).tolist())]
+    split = gradients(decoder, rows, read(decoder, rows, schedule))
+    whole = gradients(decoder, rows, [decoder(row[None])[0] if len(row) else row for row in rows])
+    for (name, actual), (_, expected) in zip(split, whole, strict=True):
+        assert_same(actual, expected, tolerance, f"gradient of {name}, calls {schedule}")
+
+
+def check_packed(decoder: Decoder, lengths: Sequence[Sequence[int]], *, tolerance: float = EXACT) -> None:
+    """Packed: documents of ``lengths`` in each row of equal sum give what they give alone, forward and gradients."""
+    rows = [row.requires_grad_() for row in make_rows(decoder, [sum(row) for row in lengths])]
+    documents = torch.tensor([[number for number, n in enumerate(row) for _ in range(n)] for row in lengths])
+    packed = list(decoder(torch.stack(rows), documents=documents))
+    alone = [
+        torch.cat([decoder(document[None])[0] for document in row.split(list(of_row))])
+        for row, of_row in zip(rows, lengths, strict=True)
+    ]
+    for index, (actual, expected) in enumerate(zip(packed, alone, strict=True)):
+        assert_same(actual, expected, tolerance, f"row {index} of documents {lengths}")
+    both = gradients(decoder, rows, packed), gradients(decoder, rows, alone)
+    for (name, actual), (_, expected) in zip(*both, strict=True):
+        assert_same(actual, expected, tolerance, f"gradient of {name}, documents {lengths}")
+
+
 def check_clock(decoder: Decoder, schedule: Schedule) -> dict[int, int]:
     """A layer of stride k runs only on rows in which a unit of k tokens completes, and only on the new units.
 
@@ -139,17 +172,12 @@ def check_oracle(decoder: Decoder, lengths: Sequence[int], *, tolerance: float =
     """
     rows = [row.requires_grad_() for row in make_rows(decoder, lengths)]
     fast, slow = read(decoder, rows), [reference(decoder, row) for row in rows]
-    names = [name for name, _ in decoder.named_parameters()] + [f"row {index}" for index in range(len(rows))]
-    gradients = []
-    for features in (fast, slow):
-        loss = sum((row.sin().sum() for row in features), start=rows[0].new_zeros(()))
-        leaves = [*decoder.parameters(), *rows]
-        gradients.append(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True))
+    both = gradients(decoder, rows, fast), gradients(decoder, rows, slow)
     for index, (actual, expected) in enumerate(zip(fast, slow, strict=True)):
         assert_same(actual, expected, tolerance, f"row {index} of lengths {list(lengths)}")
-    for name, actual, expected in zip(names, *gradients, strict=True):
+    for (name, actual), (_, expected) in zip(*both, strict=True):
         assert_same(actual, expected, tolerance, f"gradient of {name}, lengths {list(lengths)}")
-    return list(gradients[1])
+    return [gradient for _, gradient in both[1]]
 
 
 def check_take_rows(decoder: Decoder, before: Sequence[int], index: Sequence[int], after: Schedule) -> None:
@@ -252,15 +280,15 @@ def check_rings(decoder: Decoder, schedule: Schedule) -> None:
         for counts in schedule:
             read(decoder, [row[start:] for row, start in zip(rows, done, strict=True)], [counts], cache)
             done += counts
-            for move, tapes in zip(decoder.spec.steps, cache.steps, strict=True):
-                for tape, room in zip(tapes, rings(move), strict=False):
-                    assert tape.capacity <= room, f"{move}: {tape.capacity} slots for {room} items"
+            for move, buffers in zip(decoder.spec.steps, cache.steps, strict=True):
+                for buffer, room in zip(buffers, rings(move), strict=False):
+                    assert buffer.capacity <= room, f"{move}: {buffer.capacity} slots for {room} items"
 
 
 def rings(move: Step) -> list[int]:
-    """Items that the first tapes of a step may hold at most."""
+    """Items that the first buffers of a step may hold at most."""
     if isinstance(move, Pool):
         return [move.factor]
     if isinstance(move, Expand):
         return [1]
-    return [move.attention.window] if move.attention.window else []
+    return [move.attention.pinned + move.attention.window] if isinstance(move.attention, Window) else []

@@ -1,4 +1,4 @@
-"""The six points of the contract, and what a cache can do, on every listed walk."""
+"""The nine points of the contract, and what a cache can do, on every listed walk."""
 
 import pytest
 import torch
@@ -9,7 +9,9 @@ from contracts.checks import (
     check_causal,
     check_clock,
     check_copy,
+    check_gradients,
     check_oracle,
+    check_packed,
     check_remove_last,
     check_rings,
     check_take_rows,
@@ -56,6 +58,25 @@ def test_rows_of_unequal_lengths_token_by_token(decoder: Decoder) -> None:
     check_calls(decoder, [[2, length // 2, 5], *[[1, 1, 1]] * length, *[[0, 1, 0], [1, 0, 1]] * 3])
 
 
+def test_rows_at_their_own_speed(decoder: Decoder) -> None:
+    check_calls(decoder, [[15, 15], [1, 0], [1, 0], [0, 1], [0, 1], *[[1, 1]] * 12], extra_columns=1)
+    check_calls(decoder, [[1], [1], [1], *[[1]] * 9, [7]], extra_columns=1)
+    length = whole_length(decoder.spec)
+    check_calls(decoder, [[length, length - 3, 2], [0, 3, 5], [1, 0, 0], [1, 1, 1], [0, 0, length], [1, 1, 1]])
+
+
+def test_gradients_survive_the_cache(decoder: Decoder) -> None:
+    length = whole_length(decoder.spec)
+    check_gradients(decoder, [[length // 2] * 2, [1] * 2, [1] * 2, [length // 3] * 2, [1] * 2])
+    check_gradients(decoder, [[7, 3], [1, 1], [0, 4], [9, length // 2], [1, 1], [2, 5]])
+
+
+def test_packed_documents(decoder: Decoder) -> None:
+    length = whole_length(decoder.spec)
+    check_packed(decoder, [[5, 1, length, 3], [length, 9], [length + 9]])
+    check_packed(decoder, [[1, 1, 1]])
+
+
 def test_on_the_clock(decoder: Decoder) -> None:
     length = whole_length(decoder.spec)
     check_clock(decoder, [[1] * 2] * length)
@@ -79,7 +100,7 @@ def test_any_length(decoder: Decoder, length: int) -> None:
 
 
 def test_slots_are_asked_for_before_they_are_written(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.model.tape.RESERVE", 1)  # room to spare would hide a tape that asks for too little
+    monkeypatch.setattr("foveate.model.buffer.RESERVE", 1)  # room to spare would hide a tape that asks for too little
     length = whole_length(decoder.spec)
     check_calls(decoder, [[length - 3] * 2, *[[1] * 2] * 9])
     check_calls(decoder, [[length - 3, 3], *[[1, 1]] * 9])

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 import pytest
 
-from contracts.checks import check_calls, check_causal, check_oracle, check_remove_last, make_decoder
+from contracts.checks import (
+    check_calls,
+    check_causal,
+    check_gradients,
+    check_oracle,
+    check_packed,
+    check_remove_last,
+    make_decoder,
+)
 from contracts.walks import small
-from foveate.model.attention import FullAttention, WindowAttention
-from foveate.model.clock import Span
+from foveate.model.attention import FullAttention
+from foveate.model.buffer import Buffer
 from foveate.model.decoder import Decoder
-from foveate.model.resample import Expand, Lookup, Pool
-from foveate.model.tape import Tape
+from foveate.model.local import LocalAttention
+from foveate.model.packed import Documents
+from foveate.model.resample import Downsample, Lookup, Upsample
 
 SPLIT = [[6, 6], [1, 1], [7, 7]]
 RAGGED = [[6, 1, 3], [1, 5, 4], [7, 0, 4]]
@@ -54,24 +63,54 @@ def removed(decoder: Decoder) -> None:
     check_remove_last(decoder, [9, 9], [(7, 5), (1, 0), (6, 4), (2, 0)])
 
 
+def gradients(decoder: Decoder) -> None:
+    check_gradients(decoder, SPLIT)
+
+
+def packed(decoder: Decoder) -> None:
+    check_packed(decoder, [[5, 1, 8], [14]])
+
+
 MUTATIONS = [
-    Mutation("a unit shown one position early", Expand, "_align_even", "% k + 1", "% k + 2", causal),
-    Mutation("a unit shown one position early", Expand, "_align_even", "% k + 1", "% k + 2", causal, "repeat"),
-    Mutation("a unit shown one position late", Expand, "_align_even", "% k + 1", "% k", oracle),
-    Mutation("a unit shown one position early, rows apart", Expand, "_align_ragged", "+ 1\n", "+ 2\n", ragged_at_once),
-    Mutation("a unit looked up one position early", Lookup, "forward", "+ 1) // k", "+ 2) // k", causal, "attention"),
-    Mutation("no unit carried between calls", Expand, "_align_even", "if coarse.start:", "if False:", split),
-    Mutation("no unit carried, rows apart", Expand, "_align_ragged", "if tape is not None", "if False", ragged),
-    Mutation("an unfinished group reversed", Pool, "_group", "unfinished)[0]", "unfinished)[0].flip(1)", split),
-    Mutation("groups follow the columns of a call", Pool, "_group", "[row] + before", "[row] * 0 + before", ragged),
-    Mutation("keys before this call forgotten", FullAttention, "forward", "or span.fresh", "or True", split),
-    Mutation("the next key seen", FullAttention, "prepare", "<= span.positions", "<= 1 + span.positions", split),
-    Mutation("a window one unit wider", WindowAttention, "_blocked", "(columns > rows", "(columns >= rows", oracle),
-    Mutation("all slots of a larger ring seen", WindowAttention, "_slots_in_window", "- self.window", "- 99", removed),
+    Mutation("a unit shown one position early", Upsample, "_shown", "% k + 1  #", "% k + 2  #", causal),
+    Mutation("a unit shown one position early", Upsample, "_shown", "% k + 1  #", "% k + 2  #", causal, "repeat"),
+    Mutation("a unit shown one position late", Upsample, "_shown", "% k + 1  #", "% k  #", oracle),
+    Mutation("a unit shown one position early, rows apart", Upsample, "_shown", "(device) + 1", "(device) + 2", ragged),
+    Mutation("a unit looked up one position early", Lookup, "_visible", "+ 1) // k", "+ 2) // k", causal, "attention"),
+    Mutation("no unit carried between calls", Upsample, "_last", "or before.fresh", "or True", split),
+    Mutation("an unfinished group reversed", Downsample, "_group", "unfinished)[0]", "unfinished)[0].flip(1)", split),
+    Mutation("groups follow the columns of a call", Downsample, "_group", "[row_Q] + k", "[row_Q] * 0 + k", ragged),
+    Mutation("keys before this call forgotten", FullAttention, "forward", "or units.fresh", "or True", split),
+    Mutation("the next key seen", FullAttention, "prepare", "<= units.positions", "<= 1 + units.positions", split),
+    Mutation("a window one unit wider", LocalAttention, "_near", "(column > row)", "(column >= row)", oracle),
+    Mutation("all slots of a larger ring seen", LocalAttention, "_visible_slots", "- self.window", "- 99", removed),
+    Mutation("a ring written one slot off", Buffer, "_ranges", "slots.of(start + column)", "slots.of(start)", split),
     Mutation(
-        "a ring written one slot off", Tape, "_write_even", "slot = start % ring", "slot = (start + 1) % ring", split
+        "rows share the slots of the first",
+        Buffer,
+        "_place",
+        "units.positions(device)).r",
+        "units.positions(device)[:1] + units.positions(device) * 0).r",
+        ragged,
     ),
-    Mutation("rows share the slots of the first", Span, "slots", "start[row] + column", "start[0] + column", ragged),
+    Mutation("what is written leaves the graph", Buffer, "_written", "new.to(buffer.dtype)", "new.detach()", gradients),
+    Mutation("documents share groups", Documents, "members", "number * k)", "(number - (number > 0)) * k)", packed),
+    Mutation(
+        "a document sees the one before",
+        Documents,
+        "of_like_length",
+        "self.first[chosen])",
+        "0 * self.first[chosen])",
+        packed,
+    ),
+    Mutation(
+        "a document is shown the unit before",
+        Documents,
+        "shown",
+        "np.where(complete > 0,",
+        "np.where(complete >= 0,",
+        packed,
+    ),
 ]
 
 

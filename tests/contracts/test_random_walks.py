@@ -15,7 +15,9 @@ from contracts.checks import (
     check_causal,
     check_clock,
     check_copy,
+    check_gradients,
     check_oracle,
+    check_packed,
     check_remove_last,
     check_rings,
     check_take_rows,
@@ -42,7 +44,9 @@ def specs(draw: st.DrawFn) -> HierarchySpec:
     factors = draw(st.lists(st.integers(2, 5), max_size=2))
     strides = [1, *accumulate(factors, mul)]
     visits = [1, *draw(st.lists(st.sampled_from(strides), min_size=1, max_size=3)), 1]
-    attention = st.one_of(st.just(""), st.integers(1, 7).map(":window{}".format), foveas())
+    attention = st.one_of(
+        st.just(""), st.integers(1, 7).map(":window{}".format), st.integers(1, 5).map(":sink{}".format), foveas()
+    )
     runs = [(draw(st.integers(0, 2)), stride, draw(attention)) for stride in visits]
     if not any(layers for layers, _, _ in runs):
         runs[1] = (1, *runs[1][1:])
@@ -86,6 +90,29 @@ def test_contract(spec: HierarchySpec, schedule: Schedule, pads: int) -> None:
         check_calls(decoder, [lengths], cached=False, extra_columns=pads)
     check_calls(decoder, schedule, extra_columns=pads)
     check_clock(decoder, schedule)
+
+
+@st.composite
+def packings(draw: st.DrawFn) -> list[list[int]]:
+    """Lengths of documents in rows of equal sum."""
+    tokens = draw(st.integers(1, 40))
+    rows = []
+    for _ in range(draw(st.integers(1, 3))):
+        cuts = sorted(draw(st.sets(st.integers(1, tokens), max_size=5)) | {tokens})
+        rows.append(np.diff([0, *cuts]).tolist())
+    return rows
+
+
+def check_documents_and_gradients(spec: HierarchySpec, schedule: Schedule, packing: list[list[int]]) -> None:
+    decoder = make_decoder(spec)
+    check_gradients(decoder, schedule)
+    check_packed(decoder, packing)
+
+
+@settings(LIMITS, max_examples=40)
+@given(spec=specs(), schedule=schedules(3, 6), packing=packings())
+def test_documents_and_gradients(spec: HierarchySpec, schedule: Schedule, packing: list[list[int]]) -> None:
+    check_documents_and_gradients(spec, schedule, packing)
 
 
 @settings(LIMITS, max_examples=40)

@@ -3,7 +3,7 @@
 from itertools import product
 
 from foveate.presets import bottom_up, deep, hourglass, top_down, vanilla
-from foveate.spec import EXPANDINGS, POOLINGS, HierarchySpec
+from foveate.spec import EXPANDINGS, POOLINGS, Fovea, HierarchySpec
 
 
 def small(walk: str, **shape: object) -> HierarchySpec:
@@ -33,6 +33,8 @@ WALKS = {
         "1@1 1@3 1@6 1@1",
         levels={3: {"width": 12, "heads": 3}, 6: {"width": 16, "heads": 4, "kv_heads": 2, "feed_forward": 20}},
     ),
+    "sinks": small("1@1:sink3 1@2:sink2 1@1:sink5"),
+    "sinks_and_groups": small("1@1:sink1 1@1:sink9", width=16, heads=4, kv_heads=2),
     # foveas
     "fovea": small("2@1:fovea4,groups=4,scales=2/4"),
     "fovea_keep": small("1@1:fovea4,groups=3,scales=2/6,tail=keep", width=16, heads=4, kv_heads=2),
@@ -54,7 +56,7 @@ def whole_length(spec: HierarchySpec) -> int:
     tokens = 2 * spec.strides[-1] + spec.strides[-1] // 2 + 5
     for run in spec.runs:
         fovea = run.attention
-        if fovea.kind == "fovea":
+        if isinstance(fovea, Fovea):
             last = fovea.scales[-1] * (4 if fovea.tail == "log" else 1)
             tokens = max(tokens, run.stride * (2 * fovea.block + (fovea.groups + 1) * last))
     return tokens

@@ -19,7 +19,7 @@ from foveate.probes.plan import ShufflePlan
 from foveate.probes.rare_words import probe_rare
 from foveate.probes.sequences import split_at
 from foveate.shape import config_values, read_levels
-from foveate.spec import Attention, HierarchySpec, Run
+from foveate.spec import Fovea, HierarchySpec, Run
 from foveate.values import count
 from fuzz.targets import _sealed
 
@@ -75,7 +75,7 @@ def test_a_configuration_keeps_what_other_tools_write() -> None:
         lambda: resolve_walk("hourglass:12@1" + "/4" * 3000),
         lambda: read_levels(["4:" + "x" * 5000]),
         lambda: Load(context=1, vocab_size=["x" * 5000]),  # type: ignore[arg-type]
-        lambda: Attention(kind="fovea", scales=3),  # type: ignore[arg-type]
+        lambda: Fovea(scales=3),  # type: ignore[arg-type]
         lambda: Run(stride=1, layers=1, attention="fovea"),  # type: ignore[arg-type]
         lambda: HierarchySpec.from_json({"walk": 3, "levels": [], "pooling": [], "expanding": {}}),
         lambda: check_counts({"\n": float("inf")}, Path("config.json")),

@@ -136,5 +136,5 @@ def test_only_what_this_model_read_is_loaded(tmp_path: Path) -> None:
 
 def test_bytes_are_those_of_the_tapes(model: FoveateForCausalLM) -> None:
     cache = read(model, ROWS)
-    assert cache.nbytes == sum(tape.data.nbytes for tape in cache.steps.tapes if tape.data is not None) > 0
+    assert cache.nbytes == sum(buffer.data.nbytes for buffer in cache.steps.buffers if not buffer.empty) > 0
     assert f"bytes={cache.nbytes}" in repr(cache)

@@ -5,8 +5,8 @@ import torch
 
 from foveate import FoveateConfig, FoveateForCausalLM
 from foveate.model.decoder import Decoder
+from foveate.model.init import init_weights
 from foveate.model.layers import Layer
-from foveate.model.start import init_weights
 
 
 @pytest.mark.parametrize("resampling", ["mean", "linear", "attention"])

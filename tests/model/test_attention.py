@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from foveate import spec
-from foveate.model.attention import WindowAttention, attend
-from foveate.model.clock import Span
+from foveate.backends import attend, attend_anywhere
+from foveate.model.attention import additive, make_heads
+from foveate.model.clock import Units
 from foveate.model.rotary import Rotary
 
 
@@ -21,28 +22,45 @@ def naive(q_RSHd: Tensor, k_RLKd: Tensor, v_RLKd: Tensor, mask_SL: Tensor) -> Te
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (3, 1)])
 @pytest.mark.parametrize("new", [1, 5])
 @pytest.mark.parametrize("masked", [True, False])
-def test_attend(heads: int, kv_heads: int, new: int, masked: bool) -> None:
+@pytest.mark.parametrize("anywhere", [True, False])
+def test_attend(heads: int, kv_heads: int, new: int, masked: bool, anywhere: bool) -> None:
     torch.manual_seed(0)
     q = torch.randn(2, new, heads, 6, dtype=torch.float64)
     k, v = torch.randn(2, 2, 7, kv_heads, 6, dtype=torch.float64)
     mask = torch.rand(new, 7) < 0.6 if masked else torch.ones(new, 7, dtype=torch.bool)
     mask[:, 0] = True
-    found = attend(q, k.transpose(1, 2), v.transpose(1, 2), mask=mask if masked else None)
+    added = additive(mask, q.dtype)[None, None] if masked else None
+    found = (attend_anywhere if anywhere else attend)(q, k.transpose(1, 2), v.transpose(1, 2), mask=added, causal=False)
     torch.testing.assert_close(found, naive(q, k, v, mask))
 
 
-@pytest.mark.parametrize("window", [1, 3, 8, 20, 64])
-@pytest.mark.parametrize("units", [1, 7, 20, 41])
-def test_window_in_blocks_is_a_band(window: int, units: int) -> None:
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2)])
+def test_one_query_in_bfloat16(heads: int, kv_heads: int) -> None:
     torch.manual_seed(0)
-    level = spec.Level(stride=1, width=8, heads=2, kv_heads=1, feed_forward=8)
-    attention = WindowAttention(level, spec.Attention(kind="window", window=window))
+    q, k, v = torch.randn(2, 1, heads, 16), torch.randn(2, kv_heads, 9, 16), torch.randn(2, kv_heads, 9, 16)
+    mask = torch.tensor([0.0] * 5 + [-torch.inf] * 4)[None, None, None]
+    found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask=mask.bfloat16())
+    torch.testing.assert_close(found.float(), attend_anywhere(q, k, v, mask, False), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("kind", ["window1", "window3", "window8", "window20", "window64", "sink1", "sink6", "sink30"])
+@pytest.mark.parametrize("units", [1, 7, 20, 41])
+def test_blocks_are_a_band_and_what_is_pinned(kind: str, units: int) -> None:
+    torch.manual_seed(0)
+    level, attention = (
+        spec.Level(stride=1, width=8, heads=2, kv_heads=1, feed_forward=8),
+        spec.parse_attention(kind),
+    )
+    heads = make_heads(level, attention)
     qkv = torch.randn(2, units, 4, 4, dtype=torch.float64)
-    view = attention.prepare(Span(0, units), None, Rotary(4, 100.0), qkv)
-    found = attention(qkv, view, 0)
-    q, k, v = attention.split(qkv, view)
-    distance = torch.arange(units)[:, None] - torch.arange(units)
-    torch.testing.assert_close(found, naive(q, k, v, (distance >= 0) & (distance < window)))
+    metadata = heads.prepare(Units(0, units), None, None, Rotary(4, 100.0), qkv, qkv.dtype)
+    found = heads(qkv, metadata, 0)
+    q, k, v = heads.split(qkv, metadata)
+    seen = torch.zeros(units, units, dtype=torch.bool)
+    for t in range(units):
+        for first, _ in attention.seen(t):
+            seen[t, first] = True
+    torch.testing.assert_close(found, naive(q, k, v, seen))
 
 
 def test_window_work_is_linear_in_units(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +70,9 @@ def test_window_work_is_linear_in_units(monkeypatch: pytest.MonkeyPatch) -> None
         compared.append(q_RSHd.shape[0] * q_RSHd.shape[1] * k_RKLd.shape[2])
         return attend(q_RSHd, k_RKLd, v_RKLd, **options)
 
-    monkeypatch.setattr("foveate.model.attention.attend", counting)
+    monkeypatch.setattr("foveate.model.local.attend", counting)
     level = spec.Level(stride=1, width=8, heads=2, kv_heads=2, feed_forward=8)
-    attention = WindowAttention(level, spec.Attention(kind="window", window=16))
+    heads = make_heads(level, spec.Window(window=16))
     qkv = torch.randn(1, 1000, 6, 4)
-    attention(qkv, attention.prepare(Span(0, 1000), None, Rotary(4, 100.0), qkv), 0)
+    heads(qkv, heads.prepare(Units(0, 1000), None, None, Rotary(4, 100.0), qkv, qkv.dtype), 0)
     assert sum(compared) <= 1008 * 2 * 16

@@ -17,11 +17,31 @@ def test_no_tokens_and_no_rows() -> None:
         torch.testing.assert_close(decoder(x_BTD, cache), decoder(x_BTD), atol=1e-10, rtol=0)
 
 
-def test_a_read_prompt_does_not_keep_its_graph() -> None:
+def test_what_is_read_without_gradients_lets_go_of_an_earlier_graph() -> None:
     decoder = make_decoder(WALKS["nested"])
     cache = decoder.make_cache(1)
-    decoder(make_rows(decoder, [9])[0][None], cache)
-    assert not any(tape.data.requires_grad for tape in cache.tapes if tape.data is not None)
+    x_BTD = make_rows(decoder, [18])[0][None]
+    decoder(x_BTD[:, :9], cache)
+    assert all(buffer.data.requires_grad for buffer in cache.buffers if not buffer.empty)
+    with torch.no_grad():
+        decoder(x_BTD[:, 9:], cache)
+    assert not any(buffer.data.requires_grad for buffer in cache.buffers if not buffer.empty)
+
+
+def test_reading_on_without_gradients_leaves_an_earlier_graph_whole() -> None:
+    for name in ("vanilla", "windows", "fovea", "nested"):
+        decoder = make_decoder(WALKS[name])
+        cache = decoder.make_cache(1)
+        x_BTD = make_rows(decoder, [18])[0][None]
+        first = decoder(x_BTD[:, :9], cache)
+        with torch.no_grad():
+            decoder(x_BTD[:, 9:], cache)
+        found = torch.autograd.grad(first.sin().sum(), list(decoder.parameters()), allow_unused=True)
+        expected = torch.autograd.grad(decoder(x_BTD[:, :9]).sin().sum(), list(decoder.parameters()), allow_unused=True)
+        for one, other in zip(found, expected, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other)
 
 
 def test_gradients_of_a_first_call_do_not_depend_on_a_cache() -> None:

@@ -4,16 +4,41 @@ import torch
 
 from contracts.checks import make_decoder, make_rows
 from contracts.walks import WALKS, small, whole_length
-from foveate.model.clock import Span
-from foveate.model.fovea_plan import Plan
-from foveate.spec import Attention
+from foveate.model.clock import Units
+from foveate.model.fovea_plan import Planner, first_seen, seen_slots
+from foveate.model.rotary import Rotary
+from foveate.model.slots import RegionSlots
+from foveate.spec import Attention, Fovea
+
+CPU = torch.device("cpu")
 
 
 def test_keys_of_a_query_grow_with_the_logarithm_of_the_context() -> None:
     fovea = Attention.parse("fovea8,groups=4,scales=4/16")
-    keys = [int(Plan(fovea, Span(4**power, 1)).visible.sum(-1).max()) for power in range(3, 10)]
+    assert isinstance(fovea, Fovea)
+    keys = []
+    for power in range(3, 10):
+        plan = Planner(fovea, Units(4**power, 1), None, CPU).plan(Rotary(4, 100.0), torch.float32)
+        keys.append(int((plan.mask == 0).sum(-1).max()))
     assert max(np.diff(keys)) <= 4
     assert keys[-1] <= 2 * 8 + 4 * 10
+
+
+@pytest.mark.parametrize(
+    "text", ["fovea8,groups=4,scales=4/8", "fovea8,groups=5,tail=keep", "fovea4,groups=4,scales=2/4/16", "fovea"]
+)
+@pytest.mark.parametrize("slack", [0, 5])
+def test_slots_seen_by_one_unit_are_as_many_as_its_keys(text: str, slack: int) -> None:
+    fovea = Attention.parse(text)
+    assert isinstance(fovea, Fovea)
+    slots = RegionSlots(fovea=fovea, slack=slack)
+    for units in (*range(1, 400), 10_000):
+        block, place = divmod(units - 1, fovea.block)
+        capacity = slots.size(units) + 3
+        alone = first_seen(fovea, slots, block, capacity, CPU) <= place
+        together = seen_slots(fovea, slots, torch.tensor([[units - 1]]), units, capacity)[0]
+        assert torch.equal(alone, together)
+        assert fovea.keys_read(units) == alone.sum() == len(fovea.seen(units - 1))
 
 
 def test_nothing_the_fovea_keeps_grows_with_the_context() -> None:
@@ -22,7 +47,7 @@ def test_nothing_the_fovea_keeps_grows_with_the_context() -> None:
     for tokens in (1_000, 4_000, 64_000):
         cache = decoder.make_cache(1)
         cache.fill(tokens, torch.float32, torch.device("cpu"))
-        sizes.append(cache.tapes[0].capacity)
+        sizes.append(cache.buffers[0].capacity)
     assert sizes[1] - sizes[0] <= 3 + 1
     assert sizes[2] - sizes[1] <= 2 * (3 + 1)
 
@@ -31,7 +56,7 @@ def test_a_tail_that_is_kept_keeps_each_group_once() -> None:
     decoder = make_decoder(small("1@1:fovea4,groups=4,scales=2/4,tail=keep"), dtype=torch.float32)
     cache = decoder.make_cache(1)
     cache.fill(64_000, torch.float32, torch.device("cpu"))
-    assert 16_000 < cache.tapes[0].capacity < 16_200
+    assert 16_000 < cache.buffers[0].capacity < 16_200
 
 
 @pytest.mark.parametrize("name", ["fovea", "fovea_keep"])

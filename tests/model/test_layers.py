@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from contracts.checks import make_decoder, make_rows
 from contracts.walks import WALKS, whole_length
 from foveate.model.decoder import Decoder
-from foveate.model.layers import Run
+from foveate.model.layers import Stack
 
 
 def gradients(decoder: Decoder) -> list[torch.Tensor]:
@@ -27,7 +27,7 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
         return partial(checkpoint, use_reentrant=False)(function, *args)
 
     for step in decoder.steps:
-        if isinstance(step, Run):
+        if isinstance(step, Stack):
             step.gradient_checkpointing, step._gradient_checkpointing_func = True, checkpointing
     for actual, expected in zip(gradients(decoder), plain, strict=True):
         torch.testing.assert_close(actual, expected)

@@ -6,25 +6,25 @@ from torch import Tensor, nn
 
 from foveate import spec
 from foveate.model.clock import Clock
-from foveate.model.resample import Expand, Pool
+from foveate.model.resample import Downsample, Upsample
 
 FINE = spec.Level(stride=1, width=2, heads=1, kv_heads=1, feed_forward=2)
 COARSE = spec.Level(stride=3, width=2, heads=1, kv_heads=1, feed_forward=2)
 DOWN, UP = spec.Pool(source=1, stride=3), spec.Expand(source=3, stride=1)
 
 
-def pooled(pool: Pool, x_BTD: Tensor) -> Tensor:
+def pooled(pool: Downsample, x_BTD: Tensor) -> Tensor:
     pool.norm = nn.Identity()
-    clock = Clock(0, x_BTD.shape[1])
-    return pool(x_BTD, clock.span(1), clock.span(3), (), len(x_BTD))
+    clock = Clock(0, x_BTD.shape[1], (1, 3))
+    return pool(x_BTD, clock.units(1), clock.units(3), (), len(x_BTD))
 
 
-def expanded(expand: Expand, tokens: int, z_BSC: Tensor) -> Tensor:
+def expanded(expand: Upsample, tokens: int, z_BSC: Tensor) -> Tensor:
     """What is added to a stream of zeros."""
     expand.norm = nn.Identity()
-    clock = Clock(0, tokens)
+    clock = Clock(0, tokens, (1, 3))
     with torch.no_grad():
-        return expand(torch.zeros(1, tokens, 2), z_BSC, clock.span(1), clock.span(3), (), 1)
+        return expand(torch.zeros(1, tokens, 2), z_BSC, clock.units(1), clock.units(3), (), 1)
 
 
 def column(values: list[float]) -> Tensor:
@@ -32,19 +32,19 @@ def column(values: list[float]) -> Tensor:
 
 
 def test_mean_of_complete_groups_only() -> None:
-    out = pooled(Pool(DOWN, FINE, COARSE, "mean", 1e-6), column([1, 2, 6, 10, 20, 30, 99, 99]))
+    out = pooled(Downsample(DOWN, FINE, COARSE, "mean", 1e-6), column([1, 2, 6, 10, 20, 30, 99, 99]))
     assert out[0, :, 0].tolist() == [3, 20]
 
 
 def test_linear_sees_the_order_within_a_group() -> None:
-    pool = Pool(DOWN, FINE, COARSE, "linear", 1e-6)
+    pool = Downsample(DOWN, FINE, COARSE, "linear", 1e-6)
     with torch.no_grad():
         pool.proj.weight.copy_(torch.tensor([[1.0, 0, 10, 0, 100, 0], [0] * 6]))
     assert pooled(pool, column([1, 2, 3, 4, 5, 6]))[0, :, 0].tolist() == [321, 654]
 
 
 def test_attention_may_choose_a_place() -> None:
-    pool = Pool(DOWN, FINE, COARSE, "attention", 1e-6)
+    pool = Downsample(DOWN, FINE, COARSE, "attention", 1e-6)
     with torch.no_grad():
         pool.kv_proj.weight.copy_(torch.cat((torch.zeros(2, 2), torch.eye(2))))
         pool.o_proj.weight.copy_(torch.eye(2))
@@ -54,7 +54,7 @@ def test_attention_may_choose_a_place() -> None:
 
 
 def test_fewer_tokens_than_a_group_make_no_unit() -> None:
-    assert pooled(Pool(DOWN, FINE, COARSE, "linear", 1e-6), column([1, 2])).shape == (1, 0, 2)
+    assert pooled(Downsample(DOWN, FINE, COARSE, "linear", 1e-6), column([1, 2])).shape == (1, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_fewer_tokens_than_a_group_make_no_unit() -> None:
     ],
 )
 def test_a_unit_is_seen_from_the_token_that_completes_it(kind: str, seen: list[int]) -> None:
-    expand = Expand(UP, FINE, COARSE, kind, eps=1e-6)
+    expand = Upsample(UP, FINE, COARSE, kind, eps=1e-6)
     with torch.no_grad():
         scales = torch.arange(1.0, expand.places + 1)
         expand.proj.weight.copy_((scales[:, None, None] * torch.eye(2)).flatten(0, 1))
@@ -76,7 +76,7 @@ def test_a_unit_is_seen_from_the_token_that_completes_it(kind: str, seen: list[i
 
 
 def test_attention_looks_at_all_complete_units_and_the_start() -> None:
-    expand = Expand(UP, FINE, COARSE, "attention", eps=1e-6)
+    expand = Upsample(UP, FINE, COARSE, "attention", eps=1e-6)
     with torch.no_grad():
         expand.proj.weight.zero_()
         expand.lookup.q_proj.weight.zero_()  # every unit alike: the mean of all

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from foveate.backends import cpu
 from foveate.loading import load
 from foveate.train.build import build_model
 from foveate.train.metrics import read_metrics
@@ -25,7 +26,7 @@ def by_hand(settings: TrainSettings, tokenizer, *, betas=(0.9, 0.95), longest: f
     blocks = torch.tensor([text[start : start + settings.context] for start in starts])  # the last, in part: not drawn
     order = torch.randperm(len(blocks) + 1, generator=torch.Generator().manual_seed(settings.seed)).tolist()
     assert len(blocks) not in order[: settings.steps * settings.batch]
-    model = build_model(settings, tokenizer)
+    model = cpu.accelerate(build_model(settings, tokenizer))
     first, second = ({name: torch.zeros_like(p) for name, p in model.named_parameters()} for _ in range(2))
     for step in range(1, settings.steps + 1):
         ids_BT = blocks[order[(step - 1) * settings.batch : step * settings.batch]]

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
+from foveate.backends.cpu.packing import Int8Linear, PackedLinear
 from foveate.bench.roofline import bytes_read
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
 from foveate.hf.private import CACHE
 from foveate.hf.stream import continue_batch
-from foveate.model.packing import Int8Linear, PackedLinear
 from foveate.spec import HierarchySpec
 
 CHUNK = 2048  # columns that a model without a reader of its own is given at once
@@ -175,7 +175,7 @@ class FoveateEngine(Engine):
         if not (self.lengths == self.lengths[0]).all():
             return copy.deepcopy(self.cache)  # rows that are done will leave it
         # tapes that overwrite nothing are shared: what one copy writes past a row's end the next writes again
-        shared = {id(tape): tape for tape in self.cache.steps.tapes if not tape.forgets}
+        shared = {id(tape): tape for tape in self.cache.steps.buffers if not tape.forgets}
         return copy.deepcopy(self.cache, shared)
 
     def step(self, ids_B1: Tensor, state: Any) -> Tensor:

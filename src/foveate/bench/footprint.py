@@ -15,6 +15,7 @@ from foveate.bench.peers import Contender
 from foveate.bench.room import has_room
 from foveate.bench.train import step_bytes
 from foveate.cost import FP32, FP32_COPIES, Load, predict
+from foveate.spec import Fovea
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ def _ratio(value: float | None, reference: float | None) -> Any:
 
 def _has_hooks(given: Contender) -> bool:
     ours = given.spec if given.engine is FoveateEngine else None
-    return ours is not None and any(run.layers and run.attention.kind == "fovea" for run in ours.runs)
+    return ours is not None and any(run.layers and isinstance(run.attention, Fovea) for run in ours.runs)
 
 
 @torch.inference_mode()

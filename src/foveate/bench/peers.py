@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from foveate.backends import cpu
+from foveate.backends.cpu.packing import pack
 from foveate.bench.engines import Engine, FoveateEngine, HubEngine, StaticHubEngine
 from foveate.bench.peer_engines import MegaByteEngine, RecomputingEngine, XTransformersEngine
 from foveate.bench.peer_models import (
@@ -28,7 +30,6 @@ from foveate.bench.peer_models import (
 from foveate.errors import FoveateError
 from foveate.hf.configuration_foveate import FoveateConfig
 from foveate.hf.modeling_foveate import FoveateForCausalLM
-from foveate.model.packing import pack
 from foveate.spec import HierarchySpec
 
 
@@ -169,7 +170,8 @@ def make_contender(
     config = FoveateConfig(**shape, vocab_size=vocab_size)
     if peer is None:
         ours: nn.Module = FoveateForCausalLM(config)
-        return Contender(model=ours.to(device=device, dtype=dtype), engine=FoveateEngine, spec=config.spec)
+        model = cpu.accelerate(ours.to(device=device, dtype=dtype))
+        return Contender(model=model, engine=FoveateEngine, spec=config.spec)
     kind = PEERS[peer]
     built = kind.build(Shape(spec=config.spec, vocab_size=vocab_size, positions=positions, path=peer_path))
     spec = _plain(config.spec) if kind.plain else None

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from foveate.cost import DTYPE_BYTES, Load, keys_seen, predict
-from foveate.model.linear import is_for_onednn, onednn_product
+from foveate.backends.cpu.linear import is_for_onednn, onednn_product
+from foveate.cost import DTYPE_BYTES, Load, predict
 from foveate.spec import Expand, HierarchySpec, Level
 
 CPU_BYTES, GPU_BYTES = 1 << 28, 1 << 30  # of the matrices of a measurement: beyond any cache
@@ -105,7 +105,7 @@ def bytes_read(spec: HierarchySpec, lengths: Sequence[int], tokens: int, vocab_s
     middle = [length + tokens // 2 for length in lengths]
     for run in spec.runs:
         level = spec.level(run.stride)
-        keys = sum(keys_seen(run.attention, max(length // run.stride, 1)) for length in middle)
+        keys = sum(run.attention.keys_read(max(length // run.stride, 1)) for length in middle)
         total += run.layers * 2 * level.kv_heads * level.head_dim * element * keys / run.stride
     if spec.expanding == "attention":
         for step in spec.steps:

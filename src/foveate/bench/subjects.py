@@ -37,7 +37,7 @@ class Subject(Named):
         spec = getattr(config, "spec", None)
         runs = [{"stride": 1, "layers": config.num_hidden_layers, "attention": "full"}]
         if spec is not None:
-            runs = [{"stride": r.stride, "layers": r.layers, "attention": r.attention.kind} for r in spec.runs]
+            runs = [{"stride": r.stride, "layers": r.layers, "attention": r.attention.name} for r in spec.runs]
         settings = self.settings
         log = [] if settings is None else read_metrics(self.path)
         trained = [record for record in log if record["kind"] == "train"]

@@ -18,7 +18,7 @@ from foveate.loading import model_folder
 from foveate.report.units import data_size, quantity
 from foveate.roofline import DEVICES, as_sentences, estimate
 from foveate.shape import config_values, spec_from_config
-from foveate.spec import HierarchySpec, Run
+from foveate.spec import KINDS, Full, HierarchySpec, Run
 from foveate.values import count, length
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ EXAMPLES = """examples:
 DEFAULT_VOCAB = 4096
 DEFAULT_CONTEXT = 1024
 PICTURE_WIDTH = 64
-SHADES = {"full": ("█", "#"), "window": ("▒", "="), "fovea": ("░", "-")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,9 +171,9 @@ def picture(spec: HierarchySpec, *, utf8: bool = True) -> list[str]:
             _shade(layer, utf8) * cell if layer.stride == stride else " " * cell for layer in layers[::per_cell]
         )
         lines.append(f"{stride}x".rjust(name) + " " + cells.rstrip())
-    kinds = {run.attention.kind for run in layers}
-    if kinds != {"full"}:
-        used = [f"{marks[not utf8]} {kind}" for kind, marks in SHADES.items() if kind in kinds]
+    kinds = [kind for kind in KINDS if any(isinstance(run.attention, kind) for run in layers)]
+    if kinds != [Full]:
+        used = [f"{kind.marks[not utf8]} {kind.name}" for kind in kinds]
         lines.append(" " * (name + 1) + "attention: " + ", ".join(used))
     if per_cell > 1:
         lines.append(" " * (name + 1) + f"a cell is {per_cell} layers")
@@ -182,4 +181,4 @@ def picture(spec: HierarchySpec, *, utf8: bool = True) -> list[str]:
 
 
 def _shade(run: Run, utf8: bool) -> str:
-    return SHADES[run.attention.kind][not utf8]
+    return run.attention.marks[not utf8]

@@ -120,10 +120,10 @@ class FoveateCache(Cache):
         """Write what ``model`` has read to one safetensors file: beside it first, then in its place."""
         steps = self.steps
         tensors = {}
-        for index, tape in enumerate(steps.tapes):
-            if tape.data is not None:
-                used = tape.slots_needed(steps.longest // tape.stride)  # the rest is room to grow
-                tensors[f"tape.{index}"] = tape.data[..., :used, :].contiguous()
+        for index, buffer in enumerate(steps.buffers):
+            data = buffer.used(steps.longest // buffer.stride)
+            if data is not None:
+                tensors[f"tape.{index}"] = data.detach().contiguous()
         counts = {name: np.asarray(value).tolist() for name, value in steps.counts().items()}
         header = {"batch": steps.batch, "seen": self.seen, "unpadded": self.unpadded, **counts}
         write_state(Path(path), "cache", header, tensors, model)

@@ -26,10 +26,8 @@ from foveate.hf.packed import documents_of, within_documents
 from foveate.hf.private import CACHE, CACHE_NAMES, attention_of, take_cache
 from foveate.hf.whole_graph import with_every_parameter
 from foveate.model.decoder import Decoder
-from foveate.model.linear import Linear
+from foveate.model.init import init_weights
 from foveate.model.lm import chunk_of, read
-from foveate.model.packing import stored_by_rows
-from foveate.model.start import init_weights
 
 LOSS_ARGUMENTS = ("num_items_in_batch", "ignore_index", "shift_labels")
 
@@ -40,7 +38,7 @@ class FoveatePreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     model_tags = ["foveate", "multi-scale"]  # noqa: RUF012  # of the model card that push_to_hub writes
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Run", "Pool", "Expand"]  # noqa: RUF012
+    _no_split_modules = ["Stack", "Downsample", "Upsample"]  # noqa: RUF012
     _skip_keys_device_placement = list(CACHE_NAMES)  # noqa: RUF012
     _supports_sdpa = True
     _can_compile_fullgraph = False
@@ -58,9 +56,8 @@ class FoveatePreTrainedModel(PreTrainedModel):
         _only_sdpa(attn_implementation)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As usual, also where weights are stored by columns; with the file by which ``trust_remote_code`` loads it."""
-        with stored_by_rows(self):
-            super().save_pretrained(save_directory, *args, **kwargs)
+        """As usual, with the file by which ``trust_remote_code`` loads it."""
+        super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             shutil.copyfile(Path(__file__).with_name("remote_code.py"), Path(save_directory) / REMOTE_FILE)
 
@@ -253,7 +250,7 @@ class FoveateForCausalLM(FoveatePreTrainedModel, FoveateGenerationMixin):
     def __init__(self, config: FoveateConfig) -> None:
         super().__init__(config)
         self.model = FoveateModel(config)
-        self.lm_head = Linear(config.hidden_size_of_tokens, config.vocab_size)
+        self.lm_head = nn.Linear(config.hidden_size_of_tokens, config.vocab_size, bias=False)
         self.post_init()
 
     def forward(

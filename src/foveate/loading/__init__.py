@@ -36,8 +36,8 @@ def load(
     Raises:
         FoveateError: nothing there; a file missing or cut short, by name; pickled weights; not a causal language model.
     """
+    from foveate.backends import cpu
     from foveate.data.tokenizer import CHOICES, load_tokenizer
-    from foveate.model.packing import store_by_columns
 
     if str(path).endswith(".gguf"):
         model, tokenizer = _load_gguf(Path(path), read_dtype(dtype))
@@ -56,7 +56,7 @@ def load(
     place: Any = pick_device(device or "auto")  # Any: transformers' stubs hide what Module.to takes
     model = model.to(place).eval()
     if model.config.model_type == "foveate":
-        store_by_columns(model)
+        cpu.accelerate(model)
     return model, tokenizer
 
 

@@ -25,7 +25,7 @@ def load_for_decoding(
     Raises:
         FoveateError: as ``load``; int8 on a GPU.
     """
-    from foveate.model.packing import pack
+    from foveate.backends.cpu.packing import pack
 
     rounded = dtype == "int8"
     model, tokenizer = load(path, device=device, dtype="bf16" if rounded else dtype)

@@ -1,4 +1,4 @@
-"""What a model remembers of its batch: the tapes of all steps, and how many tokens each row has read.
+"""What a model remembers of its batch: the buffers of all steps, and how many tokens each row has read.
 
 Shape legend: B batch rows.
 """
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from foveate.errors import FoveateError
+from foveate.model.buffer import Buffer
 from foveate.model.clock import Clock, Count
-from foveate.model.tape import Tape
 
 
 class StepCache:
-    """All tapes of a batch of sequences, passed into a forward and written by it; no module holds one.
+    """All buffers of a batch of sequences, passed into a forward and written by it; no module holds one.
 
     ``lengths`` counts real tokens: an int while all rows are alike, else int64 [B].
     """
 
-    def __init__(self, steps: list[tuple[Tape, ...]], batch: int) -> None:
+    def __init__(self, steps: list[tuple[Buffer, ...]], batch: int) -> None:
         self.steps = steps
         self.batch = batch
         self.lengths: Count = 0
@@ -33,14 +33,16 @@ class StepCache:
         self.slack = 0
         self._unfinished = False
 
-    def clock(self, counts: Count) -> Clock:
-        return Clock(self.lengths, counts)
+    def begin(self, live: bool) -> None:
+        """Before buffers are written; ``live``: as part of a graph, for gradients to go through.
 
-    def begin(self) -> None:
-        """Before the tapes are written. A call that failed half-way has left some of them ahead of others."""
+        A call that failed half-way has left some of them ahead of others.
+        """
         if self._unfinished:
             raise FoveateError("an earlier call with this cache failed and left it half written; begin a new cache")
         self._unfinished = True
+        for buffer in self.buffers:
+            buffer.live = live
 
     def advance(self, counts: Count) -> None:
         """Count the tokens of a finished call."""
@@ -52,8 +54,8 @@ class StepCache:
         self._furthest = _alike(np.maximum(self._furthest, self.lengths))
 
     @property
-    def tapes(self) -> list[Tape]:
-        return [tape for tapes in self.steps for tape in tapes]
+    def buffers(self) -> list[Buffer]:
+        return [buffer for buffers in self.steps for buffer in buffers]
 
     @property
     def longest(self) -> int:
@@ -62,38 +64,39 @@ class StepCache:
     @property
     def nbytes(self) -> int:
         """Bytes held, capacity included."""
-        return sum(tape.nbytes for tape in self.tapes)
+        return sum(buffer.nbytes for buffer in self.buffers)
 
     def fill(self, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
         """Become the cache of rows of ``tokens`` tokens, with random content: what timing needs of a long context."""
         self.reset()
-        for tape in self.tapes:
-            span = Clock(0, tokens).span(tape.stride)
-            if span.size:
-                tape.reserve(span, self.batch, dtype, device)
-                tape.data.normal_()  # type: ignore[union-attr]
+        for buffer in self.buffers:
+            units = Clock(0, tokens, (buffer.stride,)).units(buffer.stride)
+            if units.size:
+                buffer.live = False
+                buffer.reserve(units, self.batch, dtype, device)
+                buffer.data.normal_()  # type: ignore[union-attr]
         self.lengths = self._furthest = tokens
 
     def reset(self) -> None:
         """Forget everything, and free the memory."""
-        for tape in self.tapes:
-            tape.clear()
+        for buffer in self.buffers:
+            buffer.clear()
         self._unfinished = False
         self.lengths = self._furthest = self._floor = 0
 
     def counts(self) -> dict[str, Count]:
-        """All that a cache is besides its tapes' data."""
+        """All that a cache is besides its buffers' data."""
         return {"lengths": self.lengths, "furthest": self._furthest, "floor": self._floor, "slack": self.slack}
 
     def restore(self, counts: Mapping[str, Any], data: Mapping[int, Tensor]) -> None:
-        """Become the cache that had these ``counts`` and, by place in ``tapes``, these data."""
+        """Become the cache that had these ``counts`` and, by place in ``buffers``, these data."""
         self.reset()
         self.record_past(counts["slack"])
         lengths, furthest, floor = (np.asarray(counts[name]) for name in ("lengths", "furthest", "floor"))
         self.lengths, self._furthest = _alike(lengths), _alike(furthest)
         self._floor = floor if floor.ndim else int(floor)
-        for index, tape in enumerate(self.tapes):
-            tape.restore(data.get(index))
+        for index, buffer in enumerate(self.buffers):
+            buffer.restore(data.get(index))
 
     def record_past(self, tokens: int) -> None:
         """From now on keep enough to take the last ``tokens`` tokens back with ``remove_last``.
@@ -103,8 +106,8 @@ class StepCache:
         if tokens <= self.slack:
             return
         self._floor = np.maximum(self._floor, np.maximum(np.subtract(self._furthest, self.slack), 0))
-        for tape in self.tapes:
-            tape.set_slack(tokens, self.lengths)
+        for buffer in self.buffers:
+            buffer.set_slack(tokens, self.lengths)
         self.slack = tokens
 
     def remove_last(self, tokens: int) -> None:
@@ -120,20 +123,18 @@ class StepCache:
             raise FoveateError(
                 f"cannot remove {tokens} tokens from a cache whose shortest row has {np.min(self.lengths)}"
             )
-        for tape in self.tapes:
-            if tape.forgets and (np.any(shorter < self._floor) or not tape.can_shorten(self._furthest, shorter)):
+        for buffer in self.buffers:
+            if buffer.forgets and (np.any(shorter < self._floor) or not buffer.can_shorten(self._furthest, shorter)):
                 raise FoveateError(
                     f"cannot remove {tokens} tokens: this cache remembers enough to take {self.slack} back; "
                     f"call record_past({tokens}) on it before reading on"
                 )
         self.lengths = _alike(shorter)
-        for tape in self.tapes:
-            tape.shortened()
 
     def take_rows(self, rows: Tensor) -> None:
         """Row i becomes the old row ``rows[i]``; rows may repeat or be left out."""
-        for tape in self.tapes:
-            tape.take_rows(rows)
+        for buffer in self.buffers:
+            buffer.take_rows(rows)
         index = rows.detach().cpu().numpy()
         if not isinstance(self.lengths, int):
             self.lengths = _alike(self.lengths[index])
@@ -153,14 +154,14 @@ class StepCache:
         """
         if self._unfinished or other._unfinished:
             raise FoveateError("an earlier call with one of these caches failed and left it half written; begin anew")
-        if [tape.identity for tape in self.tapes] != [tape.identity for tape in other.tapes]:
+        if [buffer.identity for buffer in self.buffers] != [buffer.identity for buffer in other.buffers]:
             raise FoveateError("rows can only be joined by those of a cache that the same model made")
         if self.slack != other.slack:
             self.record_past(other.slack)
             other = copy.deepcopy(other)
             other.record_past(self.slack)
-        for tape, more in zip(self.tapes, other.tapes, strict=True):
-            tape.append_rows(more, self.batch, other.batch)
+        for buffer, more in zip(self.buffers, other.buffers, strict=True):
+            buffer.append_rows(more, self.batch, other.batch)
 
         def joined(own: Count, new: Count) -> Count:
             return _alike(np.concatenate((np.broadcast_to(own, self.batch), np.broadcast_to(new, other.batch))))

@@ -1,107 +1,162 @@
-"""Which units of which level are new in a call: host integers, counted from each row's own first token.
+"""Which units of which level are new in a call, counted from each row's own first token.
 
-While all rows of a batch are alike, positions are plain ints and every index is a slice. Rows that differ ("ragged")
-carry one integer each, and a level keeps only the rows in which it has something new.
+Rows that begin a call at the same length are *aligned*: their positions are plain numbers and every index is a slice.
+Rows that do not carry one number each; all levels' numbers go to the device together, once per call. Where rows of a
+call end apart, each level keeps only the rows in which it has something new.
 
-Shape legend: R rows that have new units, S new units of a level at most in a row.
+Shape legend: B batch rows, R rows that have new units, S new units of a level at most in a row.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from foveate.model.packed import Documents
+
 Count = int | np.ndarray  # one number for all rows, or int64 [rows]
 
 
-class Span:
-    """The new units of one level: row r of the ``R`` rows goes from ``start[r]`` to ``start[r] + count[r]``."""
+class Units:
+    """The new units of one level: row r of R goes from ``start[r]`` to ``start[r] + count[r]``.
 
-    def __init__(self, start: Count, count: Count, rows: np.ndarray | None = None) -> None:
-        self.start = start
-        self.count = count
-        self.rows = rows  # batch rows, ascending; None: all of them
-        self.even = isinstance(start, int) and isinstance(count, int)
-        self.size: int = count if isinstance(count, int) else int(count.max(initial=0))
-        self._slots: dict[int | None, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    Attributes:
+        start: a number if the rows are aligned, else [R].
+        count: a number if all rows have as many, else [R].
+        rows: [R] batch rows, ascending; None: all of them.
+        size: S, the most that a row has.
+        longest: units of the longest row after this call.
+        documents: of rows that hold several documents, how this level's units lie in them.
+    """
+
+    def __init__(
+        self, start: Count, count: Count, rows: np.ndarray | None = None, documents: Documents | None = None
+    ) -> None:
+        self.start, self.count, self.rows, self.documents = start, count, rows, documents
+        self.aligned = not isinstance(start, np.ndarray)
+        self.full = not isinstance(count, np.ndarray)
+        self.size: int = cast(int, count) if self.full else int(cast(np.ndarray, count).max(initial=0))
+        end = start + count
+        self.longest: int = cast(int, end) if self.aligned and self.full else int(np.max(end, initial=0))
+        self.fresh = start == 0 if self.aligned else not cast(np.ndarray, start).any()
+        self.numbers: Numbers | None = None  # of the clock that made it
+
+    @property
+    def first(self) -> int:
+        """The position at which aligned rows begin."""
+        return cast(int, self.start)
 
     @property
     def end(self) -> Count:
         return self.start + self.count
 
-    @cached_property
-    def longest(self) -> int:
-        """Units of the longest row after this call."""
-        end = self.end
-        return end if isinstance(end, int) else int(np.max(end, initial=0))
-
-    @cached_property
-    def fresh(self) -> bool:
-        """No row has anything before this call."""
-        return self.start == 0 if isinstance(self.start, int) else not self.start.any()
-
-    def positions(self, device: torch.device) -> Tensor:
-        """Unit positions, [S] if even, else [R, S] (past a row's count they run on)."""
-        if self.even:
-            return torch.arange(cast(int, self.start), cast(int, self.end), device=device)
-        return self.starts(device) + torch.arange(self.size, device=device)
-
     def starts(self, device: torch.device) -> Tensor:
-        """[R, 1] of a ragged span."""
-        return torch.from_numpy(cast(np.ndarray, self.start)).to(device)[:, None]
+        """[R, 1], or [1, 1] of aligned rows."""
+        if self.aligned:
+            return torch.full((1, 1), self.first, dtype=torch.int64, device=device)
+        return self._numbers(device)[0][:, None]
+
+    def counts(self, device: torch.device) -> Tensor:
+        """[R, 1], or [1, 1] where all rows have as many."""
+        if self.full:
+            return torch.full((1, 1), self.size, dtype=torch.int64, device=device)
+        return self._numbers(device)[1][:, None]
 
     def row_index(self, device: torch.device) -> Tensor | None:
-        return None if self.rows is None else torch.from_numpy(self.rows).to(device)
+        return None if self.rows is None else self._numbers(device)[2]
 
-    def slots(self, ring: int | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where a ragged span's real units go: (span row, span column, batch row, slot), one entry per unit written.
+    def positions(self, device: torch.device) -> Tensor:
+        """Unit positions, [S] of aligned rows, else [R, S] (past a row's count they run on)."""
+        if self.aligned:
+            return torch.arange(self.first, self.first + self.size, device=device)
+        return self.starts(device) + torch.arange(self.size, device=device)
 
-        A ring of ``ring`` slots takes only the last ``ring`` units of a row.
-        """
-        if ring not in self._slots:
-            count, start = cast(np.ndarray, self.count), cast(np.ndarray, self.start)
-            kept = count if ring is None else np.minimum(count, ring)
-            row = np.repeat(np.arange(len(count)), kept)
-            column = np.arange(kept.sum()) - np.repeat(kept.cumsum() - kept, kept) + np.repeat(count - kept, kept)
-            position = start[row] + column
-            batch_row = row if self.rows is None else self.rows[row]
-            slot = position if ring is None else position % ring
-            packed = torch.from_numpy(np.stack((row, column, batch_row, slot))).to(device)
-            self._slots[ring] = tuple(packed.unbind(0))  # type: ignore[assignment]
-        return self._slots[ring]
+    def columns(self, device: torch.device) -> Tensor:
+        return torch.arange(self.size, device=device)
+
+    def _numbers(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        if self.numbers is None:
+            self.numbers = Numbers([self])
+        return self.numbers.of(self, device)
+
+    def before(self) -> Units:
+        """The same rows with nothing new: to ask for what they hold."""
+        return Units(self.start, 0, self.rows)
+
+
+class Numbers:
+    """Starts, counts and row numbers of several levels, taken to the device together when the first is asked for."""
+
+    def __init__(self, levels: Sequence[Units]) -> None:
+        self.levels = levels
+        self._parts: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def of(self, units: Units, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Start, count and batch row of each of the rows, [R]."""
+        if not self._parts:
+            self._upload(device)
+        return self._parts[id(units)]
+
+    def _upload(self, device: torch.device) -> None:
+        columns, sizes = [], []
+        for units in self.levels:
+            R = next((len(part) for part in (units.rows, units.start, units.count) if isinstance(part, np.ndarray)), 0)
+            rows = np.arange(R) if units.rows is None else units.rows
+            columns.append(np.stack(np.broadcast_arrays(units.start, units.count, rows)) if R else np.zeros((3, 0)))
+            sizes.append(R)
+        packed = torch.from_numpy(np.concatenate(columns, 1).astype(np.int64, copy=False))
+        if device.type == "cuda":
+            packed = packed.pin_memory()
+        parts = packed.to(device, non_blocking=True).split(sizes, 1)
+        self._parts = {id(units): tuple(part.unbind(0)) for units, part in zip(self.levels, parts, strict=True)}
 
 
 class Clock:
-    """The spans of all levels for one call that adds ``counts`` tokens to rows that hold ``lengths``."""
+    """The new units of all levels in one call that adds ``counts`` tokens to rows that hold ``lengths``."""
 
-    def __init__(self, lengths: Count, counts: Count) -> None:
-        if isinstance(lengths, int) and isinstance(counts, int):
-            self.even = True
-        else:
-            self.even = False
-            counts = counts + np.zeros_like(lengths)
-            lengths = lengths + np.zeros_like(counts)
-        self.lengths, self.counts = lengths, counts
-        self._spans: dict[int, Span] = {}
+    def __init__(self, lengths: Count, counts: Count, strides: Sequence[int]) -> None:
+        if isinstance(counts, np.ndarray) and len(counts) and (counts == counts[0]).all():
+            counts = int(counts[0])
+        if isinstance(lengths, np.ndarray) and isinstance(counts, int):
+            counts = np.full_like(lengths, counts)
+        self._units = {stride: _units(lengths, counts, stride) for stride in strides}
+        if isinstance(counts, np.ndarray):
+            numbers = Numbers(list(self._units.values()))
+            for units in self._units.values():
+                units.numbers = numbers
 
-    def span(self, stride: int) -> Span:
-        if stride not in self._spans:
-            start = self.lengths // stride
-            count = (self.lengths + self.counts) // stride - start
-            rows = None
-            if isinstance(start, np.ndarray) and isinstance(count, np.ndarray) and not count.all():
-                rows = np.flatnonzero(count)
-                start, count = start[rows], count[rows]
-            self._spans[stride] = Span(start, count, rows)
-        return self._spans[stride]
+    def units(self, stride: int) -> Units:
+        return self._units[stride]
 
 
-def rows_within(outer: Span, inner: Span) -> np.ndarray | slice:
-    """Index that takes the rows of ``outer`` to those of ``inner``, which is one of its coarser levels."""
+def _units(lengths: Count, counts: Count, stride: int) -> Units:
+    start = lengths // stride
+    count = (lengths + counts) // stride - start
+    if not isinstance(count, np.ndarray):
+        return Units(start, count)
+    rows = None
+    if not count.all():
+        rows = np.flatnonzero(count)
+        count = count[rows]
+        start = start[rows] if isinstance(start, np.ndarray) else start
+    if isinstance(start, np.ndarray) and len(start) and (start == start[0]).all():
+        start = int(start[0])
+    if len(count) and (count == count[0]).all():
+        count = int(count[0])
+    elif not len(count):
+        count = 0
+    if isinstance(start, np.ndarray) and not len(start):
+        start = 0
+    return Units(start, count, rows)
+
+
+def rows_within(outer: Units, inner: Units) -> np.ndarray | None:
+    """Which rows of ``outer`` those of ``inner``, one of its coarser levels, are; None: all, in order."""
     if inner.rows is None:
-        return slice(None)
+        return None
     return inner.rows if outer.rows is None else np.searchsorted(outer.rows, inner.rows)

@@ -8,17 +8,19 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from foveate import spec
 from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
 from foveate.model.clock import Clock, Count
-from foveate.model.layers import Run
-from foveate.model.resample import Expand, Pool
+from foveate.model.layers import Stack
+from foveate.model.packed import PackedClock
+from foveate.model.resample import Downsample, Upsample
 from foveate.model.streams import Trace
-from foveate.spec import Expand as ExpandMove
-from foveate.spec import HierarchySpec, Step
-from foveate.spec import Pool as PoolMove
+
+Step = Stack | Downsample | Upsample
 
 
 class Decoder(nn.Module):
@@ -30,24 +32,24 @@ class Decoder(nn.Module):
         eps: of the RMS norms.
     """
 
-    def __init__(self, spec: HierarchySpec, *, theta: float = 10_000.0, eps: float = 1e-6) -> None:
+    def __init__(self, spec: spec.HierarchySpec, *, theta: float = 10_000.0, eps: float = 1e-6) -> None:
         super().__init__()
         self.spec = spec
         self.steps = nn.ModuleList(self._make_step(step, theta, eps) for step in spec.steps)
         self.norm = nn.RMSNorm(spec.levels[0].width, eps)
 
-    def _make_step(self, step: Step, theta: float, eps: float) -> Run | Pool | Expand:
-        spec = self.spec
-        if isinstance(step, PoolMove):
-            return Pool(step, spec.level(step.source), spec.level(step.stride), spec.pooling, eps)
-        if isinstance(step, ExpandMove):
-            return Expand(step, spec.level(step.stride), spec.level(step.source), spec.expanding, eps=eps)
-        depth = sum(run.layers for run in spec.runs if run.stride == step.stride)
-        return Run(step, spec.level(step.stride), depth=depth, theta=theta, eps=eps)
+    def _make_step(self, step: spec.Step, theta: float, eps: float) -> Step:
+        level = self.spec.level
+        if isinstance(step, spec.Pool):
+            return Downsample(step, level(step.source), level(step.stride), self.spec.pooling, eps)
+        if isinstance(step, spec.Expand):
+            return Upsample(step, level(step.stride), level(step.source), self.spec.expanding, eps=eps)
+        depth = sum(run.layers for run in self.spec.runs if run.stride == step.stride)
+        return Stack(step, level(step.stride), depth=depth, theta=theta, eps=eps)
 
     def make_cache(self, batch: int) -> StepCache:
         """An empty cache for ``batch`` sequences; memory is taken as they grow."""
-        return StepCache([cast(Run | Pool | Expand, step).make_tapes() for step in self.steps], batch)
+        return StepCache([cast(Step, step).make_buffers() for step in self.steps], batch)
 
     def forward(
         self,
@@ -55,27 +57,40 @@ class Decoder(nn.Module):
         cache: StepCache | None = None,
         counts: np.ndarray | None = None,
         trace: Trace | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
-        """Features [B, T, D] of the new tokens ``x_BTD``, which follow those in ``cache`` (written in place).
+        """Features [B, T, D] of the new tokens ``x_BTD``, which follow those in ``cache``, which is written.
 
-        ``counts`` [B] says how many of its T columns each row really has, from the left; None: all. Features past a
-        row's count mean nothing. ``trace`` gets what each layer puts out, in the order of the walk.
+        While gradients are wanted, what the cache is given is part of the graph, and they flow through it.
+
+        Args:
+            counts: [B] how many of its T columns each row really has, from the left; None: all. Features past a row's
+                count mean nothing.
+            trace: gets what each layer puts out, in the order of the walk.
+            documents: [B, T] the number of the document that each column belongs to, never falling along a row: each
+                gives what it gives alone.
 
         Raises:
-            FoveateError: the cache is for another number of rows.
+            FoveateError: the cache is for another number of rows; documents together with a cache or counts.
         """
         B, T, _ = x_BTD.shape
         if cache is not None and cache.batch != B:
             raise FoveateError(f"the cache holds {cache.batch} rows and the batch {B}; make the cache for this batch")
+        if documents is not None and (cache is not None or counts is not None):
+            raise FoveateError("documents: rows that hold several are read whole, without a cache and without counts")
         new: Count = T if counts is None else counts
-        clock = cache.clock(new) if cache is not None else Clock(0, new)
-        tokens = clock.span(1)
+        clock: Clock | PackedClock
+        if documents is not None:
+            clock = PackedClock(documents)
+        else:
+            clock = Clock(cache.lengths if cache is not None else 0, new, self.spec.strides)
+        tokens = clock.units(1)
         if tokens.size == 0:
             return x_BTD
         rows = tokens.row_index(x_BTD.device)
         x = x_BTD[:, : tokens.size] if rows is None else x_BTD[rows, : tokens.size]
         if cache is not None:
-            cache.begin()
+            cache.begin(live=torch.is_grad_enabled() and self._wants_gradients(x_BTD))
         x = self.norm(self._walk(x, clock, cache, B, trace))
         if cache is not None:
             cache.advance(new)
@@ -85,18 +100,25 @@ class Decoder(nn.Module):
         out[slice(None) if rows is None else rows, : tokens.size] = x
         return out
 
-    def _walk(self, x: Tensor, clock: Clock, cache: StepCache | None, batch: int, trace: Trace | None) -> Tensor:
-        units = {1: x}  # the newest units of each level reached so far
+    def _wants_gradients(self, x: Tensor) -> bool:
+        return x.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+
+    def _walk(
+        self, x: Tensor, clock: Clock | PackedClock, cache: StepCache | None, batch: int, trace: Trace | None
+    ) -> Tensor:
+        streams = {1: x}  # the newest units of each level reached so far
         for index, (step, move) in enumerate(zip(self.steps, self.spec.steps, strict=True)):
-            tapes = cache.steps[index] if cache is not None else ()
-            span = clock.span(move.stride)
-            if isinstance(move, PoolMove):
-                units[move.stride] = step(units[move.source], clock.span(move.source), span, tapes, batch)
-            elif isinstance(move, ExpandMove):
-                if span.size:
-                    units[move.stride] = step(
-                        units[move.stride], units[move.source], span, clock.span(move.source), tapes, batch
+            buffers = cache.steps[index] if cache is not None else ()
+            units = clock.units(move.stride)
+            if isinstance(move, spec.Pool):
+                source = clock.units(move.source)
+                streams[move.stride] = step(streams[move.source], source, units, buffers, batch)
+            elif isinstance(move, spec.Expand):
+                if units.size:
+                    source = clock.units(move.source)
+                    streams[move.stride] = step(
+                        streams[move.stride], streams[move.source], units, source, buffers, batch
                     )
             else:
-                units[move.stride] = step(units[move.stride], span, tapes, batch, trace)
-        return units[1]
+                streams[move.stride] = step(streams[move.stride], units, buffers, batch, trace)
+        return streams[1]

@@ -2,8 +2,8 @@
 
 A group's key and value are pooled once, from the finer region they leave, and stand at the group's middle. Several
 units at once are cut into blocks, and all blocks attend in one batched call over gathered keys. One unit at a time
-attends in place, to the slots of the tape under a mask that changes by one slot a unit; the unit that opens a block
-takes the general way, which also moves what leaves each region.
+attends in place, to the slots of the buffer under a mask; the unit that opens a block takes the general way, which also
+moves what leaves each region.
 
 Shape legend: R rows, S new units, n blocks of W units, H heads, K key-value heads, d head width, g units or groups per
 group, N groups, L keys, C slots.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,103 +22,47 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import pad
 
-from foveate import spec
-from foveate.model.attention import Heads, View, attend
-from foveate.model.clock import Count, Span
-from foveate.model.fovea_plan import Layout, Plan, Region, ratio_at, visible_slots
+from foveate.backends import attend
+from foveate.model.attention import Heads, Metadata, additive
+from foveate.model.buffer import Buffer, Place
+from foveate.model.clock import Units
+from foveate.model.fovea_plan import Plan, Planner, Region, first_seen, seen_slots
 from foveate.model.rotary import Rotary, rotate
-from foveate.model.tape import Tape, allocate
+from foveate.model.slots import RegionSlots
+from foveate.spec import Fovea, Level
 
 GATHERED_KEYS = 1 << 17  # keys gathered at once outside training: what bounds the memory of reading a long prompt
 
+Parts = tuple[Tensor, ...]  # keys, values, keys before rotation
 
-class FoveaTape(Tape):
-    """Keys, values and keys before rotation of a run, in the slots of a ``Layout``."""
 
-    def __init__(self, fovea: spec.Attention, *, stride: int, width: int, heads: int, layers: int) -> None:
-        super().__init__(stride=stride, width=width, heads=heads, layers=layers, parts=3)
+class FoveaBuffer(Buffer):
+    """Keys, values and keys before rotation of a run, in the slots of its regions."""
+
+    def __init__(self, fovea: Fovea, *, stride: int, width: int, heads: int, layers: int) -> None:
+        super().__init__(
+            stride=stride, width=width, heads=heads, layers=layers, parts=3, slots=RegionSlots(fovea=fovea)
+        )
         self.fovea = fovea
-        self.layout = Layout(fovea)
-        self.ring = self.layout.fine
-        self.mask: Tensor | None = None  # [1, C] of the block that ``mask_block`` names, all rows alike
-        self.mask_block = -1
+        self._of_block: tuple[tuple[int, ...], Tensor] = (), torch.empty(0)  # what it follows from, and ``first_seen``
 
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        return (*super().identity, self.fovea)
-
-    @property
-    def bounded(self) -> bool:
-        return self.fovea.tail == "log"
-
-    def slots_needed(self, items: int) -> int:
-        return self.layout.size(items)
-
-    @property
-    def forgets(self) -> bool:
-        return True
-
-    def set_slack(self, tokens: int, lengths: Count) -> None:
-        before, self.layout = self.layout, Layout(self.fovea, -(-tokens // self.stride))
-        self.ring = self.layout.fine
-        self._move_slots(lengths, lambda units: (before.held(units, before), before.held(units, self.layout)))
-        self.shortened()
-
-    def store(
-        self,
-        layer: int,
-        span: Span,
-        region: int,
-        parts: tuple[Tensor, ...],
-        column: np.ndarray,
-        count: np.ndarray,
-        first: np.ndarray,
-    ) -> None:
-        """Write ``count`` [R] items from ``column`` [R] on, the region's from ``first`` [R] on, as many as it holds."""
-        ring = self.layout.ring(region)
-        skip = np.zeros_like(count) if ring is None else np.maximum(count - ring, 0)
-        kept = count - skip
-        if not kept.any():
-            return
-        row = np.repeat(np.arange(len(count)), kept)
-        item = np.arange(len(row)) - np.repeat(kept.cumsum() - kept, kept) + np.repeat(skip, kept)
-        self.put(layer, span, parts, row, column[row] + item, self.layout.slots(region, first[row] + item))
-
-    def can_shorten(self, furthest: Count, shorter: Count) -> bool:
-        """The block of the shorter rows' last unit must still be open, or slack must reach back to it."""
-        units, back = np.asarray(furthest) // self.stride, np.asarray(shorter) // self.stride
-        W = self.fovea.block
-        same_block = (units - 1) // W <= np.maximum(back - 1, 0) // W
-        return bool(np.all(same_block | (units - back <= self.layout.slack)))
-
-    def one_unit_mask(self, span: Span, dtype: torch.dtype) -> Tensor:
-        """Additive, for one new unit in each row: [1, C] that all rows share, or [R, 1, 1, C]."""
-        if not span.even:
-            return self._make_mask(cast(np.ndarray, span.end), dtype)[:, None, None]
-        end = cast(int, span.end)
-        block = (end - 1) // self.fovea.block
-        if self.mask is None or self.mask_block != block or self.mask.shape[1] != self.capacity:
-            self.mask, self.mask_block = self._make_mask(np.array([end]), dtype), block
-        else:  # within a block only the new unit's own slot is added
-            self.mask[0, (end - 1) % self.layout.fine] = 0
-        return self.mask
-
-    def _make_mask(self, ends: np.ndarray, dtype: torch.dtype) -> Tensor:
-        """[R, C]."""
-        assert self.data is not None
-        hidden = torch.from_numpy(~visible_slots(self.layout, ends, self.capacity)).to(self.data.device)
-        return allocate(tuple(hidden.shape), dtype, self.data.device).masked_fill_(hidden, -torch.inf)
-
-    def shortened(self) -> None:
-        self.mask = None
+    def one_unit_mask(self, units: Units, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """[1 or R, 1, 1, C] for one new unit in each row."""
+        if not units.aligned:
+            seen = seen_slots(self.fovea, self.slots, units.starts(device), units.longest, self.capacity)
+            return additive(seen, dtype)[:, None, None]
+        block, place = divmod(units.first, self.fovea.block)
+        key = block, self.capacity, self.slots.slack
+        if self._of_block[0] != key:
+            self._of_block = key, first_seen(self.fovea, self.slots, block, self.capacity, device)
+        return additive(self._of_block[1] <= place, dtype)[None, None, None]
 
 
-@dataclass(frozen=True)
-class FoveaView(View):
-    """``mask`` is [R·n, 1, W, L] of the plan's blocks, or, without a plan, that of one unit over the tape's slots."""
+@dataclass(frozen=True, kw_only=True)
+class FoveaMetadata(Metadata):
+    """``mask`` is [R·n, 1, W, L] of the plan's blocks, or, without a plan, that of one unit over the buffer's slots."""
 
     plan: Plan | None = None
-    rotations: tuple[tuple[Tensor, Tensor], ...] = ()  # of the new groups of each region
 
 
 class GroupPool(nn.Module):
@@ -141,150 +85,119 @@ class GroupPool(nn.Module):
 class FoveaAttention(Heads):
     """See the module's docstring."""
 
-    def __init__(self, level: spec.Level, fovea: spec.Attention) -> None:
+    def __init__(self, level: Level, fovea: Fovea) -> None:
         super().__init__(level, fovea)
         self.fovea = fovea
-        pools = len(fovea.scales) + (fovea.tail == "log")  # all octaves of the tail share the last
+        pools = len(fovea.scales) + (not fovea.endless)  # all octaves of the tail share the last
         self.pools = nn.ModuleList(
-            GroupPool(ratio_at(fovea, j), level.kv_heads, level.head_dim) for j in range(1, pools + 1)
+            GroupPool(fovea.ratio(j), level.kv_heads, level.head_dim) for j in range(1, pools + 1)
         )
 
-    def extra_repr(self) -> str:
-        return str(self.fovea)
+    def make_buffer(self, stride: int, layers: int) -> FoveaBuffer:
+        return FoveaBuffer(self.fovea, stride=stride, width=self.head_dim, heads=self.kv_heads, layers=layers)
 
-    def make_tape(self, stride: int, layers: int) -> FoveaTape:
-        return FoveaTape(self.fovea, stride=stride, width=self.head_dim, heads=self.kv_heads, layers=layers)
-
-    def prepare(self, span: Span, tape: Tape | None, rotary: Rotary, x: Tensor) -> FoveaView:
-        cos, sin = rotary(span, x)
-        device = x.device
-        if span.size == 1 and isinstance(tape, FoveaTape) and not np.any(np.equal(span.start % self.fovea.block, 0)):
-            return FoveaView(span, tape, cos, sin, tape.one_unit_mask(span, cos.dtype))
-        if isinstance(tape, FoveaTape):
-            tape.mask = None  # it knows units that are added one by one only
-        plan = Plan(self.fovea, span)
-        visible = torch.from_numpy(plan.visible).to(device)
-        visible = visible.expand(len(x), *visible.shape[1:]).flatten(0, 1)[:, None]
-        mask = torch.zeros(visible.shape, dtype=cos.dtype, device=device).masked_fill_(~visible, -torch.inf)
-        rotations = []
-        for region in plan.regions:
-            group = (region.first + region.kept)[:, None] + np.arange(int(region.made.max()))
-            middles = torch.from_numpy(group * region.scale + (region.scale - 1) / 2).to(device)
-            rotations.append(rotary.at(middles, cos.dtype))
-        return FoveaView(span, tape, cos, sin, mask, plan=plan, rotations=tuple(rotations))
-
-    def forward(self, qkv: Tensor, view: View, layer: int) -> Tensor:
-        assert isinstance(view, FoveaView)
-        q, k, v = self.split(qkv, view)
-        raw = self.raw_keys(qkv)
-        if view.plan is None:
-            tape = cast(FoveaTape, view.tape)
-            tape.write(layer, view.span, k, v, raw)
-            keys, values, _ = tape.read(layer, view.span, tape.capacity)
-            return attend(q, keys, values, mask=view.mask)
-        return self._blocks(q, k, v, raw, view, view.plan, layer)
-
-    def _blocks(self, q: Tensor, k: Tensor, v: Tensor, raw: Tensor, view: FoveaView, plan: Plan, layer: int) -> Tensor:
-        W, n, span = self.fovea.block, plan.n, view.span
-        tape = cast(FoveaTape | None, view.tape)
-        past = tape if tape is not None and tape.data is not None else None
-        # the fine part starts two blocks before the first query's block, at the same column in every row
-        fine_k, fine_v, fine_raw = self._fine(layer, plan, span, past, (k, v, raw))
-        shown = self._regions(layer, plan, view, past, fine_raw, fine_v)
-        if tape is not None:
-            tape.store(layer, span, 0, (k, v, raw), plan.count * 0, plan.count, plan.start)
-            for j, (region, groups) in enumerate(zip(plan.regions, shown, strict=True), 1):
-                tape.store(layer, span, j, groups, region.kept, region.made, region.first + region.kept)
-        offset = plan.offset
-        if span.even:
-            q = pad(q, (0, 0, 0, 0, int(offset[0]), n * W - int(offset[0]) - q.shape[1]))
+    def prepare(
+        self, units: Units, buffer: Buffer | None, place: Place | None, rotary: Rotary, x: Tensor, dtype: torch.dtype
+    ) -> FoveaMetadata:
+        rotation, plan = rotary(units, x), None
+        opens_block = bool(np.any(np.equal(units.start % self.fovea.block, 0)))
+        if isinstance(buffer, FoveaBuffer) and units.size == 1 and not opens_block:
+            mask = buffer.one_unit_mask(units, x.device, dtype)
         else:
-            q = _shift(q, offset, n * W)
-        out = self._attend_blocks(q, (fine_k, fine_v), shown, plan, view)
-        if span.even:
-            return out[:, int(offset[0]) : int(offset[0]) + span.size]
-        column = torch.from_numpy(offset[:, None] + np.arange(span.size)).to(out.device).clamp_(max=out.shape[1] - 1)
-        return out[torch.arange(len(out), device=out.device)[:, None], column]
+            plan = Planner(self.fovea, units, buffer, x.device).plan(rotary, dtype)
+            mask = plan.mask.expand(len(x), -1, -1, -1).flatten(0, 1)[:, None]
+        return FoveaMetadata(units=units, buffer=buffer, place=place, rotation=rotation, mask=mask, plan=plan)
 
-    def _fine(
-        self, layer: int, plan: Plan, span: Span, past: FoveaTape | None, new: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """Keys, values and raw keys, each [R, (n + 2)·W, K, d], from two blocks before the first query's block on."""
-        W, length = self.fovea.block, (plan.n + 2) * self.fovea.block
-        if span.even:
-            kept = int(plan.fine_past[0]) if past is not None else 0
-            before = 2 * W + int(plan.offset[0]) - kept
-            behind = length - before - kept - new[0].shape[1]
-            if not kept:
-                return tuple(pad(part, (0, 0, 0, 0, before, behind)) for part in new)
-            assert past is not None
-            slots = np.arange(int(plan.start[0]) - kept, int(plan.start[0]))[None] % past.layout.fine
-            old = past.gather(layer, span, slots)
-            return tuple(
-                pad(torch.cat((o, part), 1), (0, 0, 0, 0, before, behind)) for o, part in zip(old, new, strict=True)
-            )
-        shifted = tuple(_shift(part, 2 * W + plan.offset, length) for part in new)
-        if past is None:
-            return shifted
-        position = (plan.first_block[:, None] - 2) * W + np.arange(length)
-        kept_here = (position < plan.start[:, None]) & (position >= (plan.start - plan.fine_past)[:, None])
-        old = past.gather(layer, span, position % past.layout.fine)
-        here = torch.from_numpy(kept_here).to(new[0].device)[..., None, None]
-        return tuple(torch.where(here, o, part) for o, part in zip(old, shifted, strict=True))
+    def forward(self, qkv: Tensor, metadata: Metadata, layer: int) -> Tensor:
+        assert isinstance(metadata, FoveaMetadata)
+        buffer, place = metadata.buffer, metadata.place
+        q, k, v = self.split(qkv, metadata)
+        new = k, v, qkv[:, :, self.heads : self.heads + self.kv_heads]
+        if metadata.plan is not None:
+            return self._blocks(q, new, metadata, metadata.plan, layer)
+        assert buffer is not None and place is not None
+        buffer.write(layer, place, *new)
+        keys, values, _ = buffer.read(layer, metadata.units, buffer.capacity)
+        return attend(q, keys, values, mask=metadata.mask)
 
-    def _regions(
-        self, layer: int, plan: Plan, view: FoveaView, past: FoveaTape | None, fine_raw: Tensor, fine_v: Tensor
-    ) -> list[tuple[Tensor, ...]]:
-        """For every region the groups at hand: keys, values and raw keys, each [R, N, K, d]."""
-        even = view.span.even
-        # what leaves the fine part, from the first unit that is in no group yet
-        column = plan.unpooled - (plan.first_block - 2) * self.fovea.block
-        raw, value = (_take(part, column, plan.leaving, even) for part in (fine_raw, fine_v))
-        shown = []
+    def _blocks(self, q: Tensor, new: Parts, metadata: FoveaMetadata, plan: Plan, layer: int) -> Tensor:
+        units, buffer, W = metadata.units, metadata.buffer, self.fovea.block
+        held: Parts | None = None
+        if buffer is not None and not units.fresh:
+            held = tuple(part.transpose(1, 2) for part in buffer.read(layer, units, buffer.capacity))
+        near = self._near(new, held, units, plan)
+        far, made = self._groups(near, held, plan, units.aligned)
+        if buffer is not None and metadata.place is not None:
+            buffer.write(layer, metadata.place, *new)
+            for region, groups in zip(plan.regions, made, strict=True):
+                if region.place is not None:
+                    buffer.write(layer, region.place, *groups)
+        S = q.shape[1]
+        if units.aligned:
+            q = pad(q, (0, 0, 0, 0, plan.offset, plan.n * W - plan.offset - S))
+            return self._attend_blocks(q, near, far, plan, metadata)[:, plan.offset : plan.offset + S]
+        column = torch.arange(plan.n * W, device=q.device) - plan.offset
+        out = self._attend_blocks(_take(q, column.clamp(0, S - 1)), near, far, plan, metadata)
+        return _take(out, plan.offset + torch.arange(S, device=q.device))
+
+    def _near(self, new: Parts, held: Parts | None, units: Units, plan: Plan) -> Parts:
+        """Each [R, (n + 2)·W, K, d], two blocks before the first query's block on, at the same column in all rows."""
+        W = self.fovea.block
+        if plan.near is not None:
+            both = new if held is None else tuple(torch.cat(pair, 1) for pair in zip(held, new, strict=True))
+            return tuple(_take(part, plan.near) for part in both)
+        before = 2 * W + plan.offset - plan.known
+        behind = (plan.n + 2) * W - before - plan.known - units.size
+        if held is not None and plan.known_slots is not None:
+            old = tuple(part.index_select(1, plan.known_slots) for part in held)
+            new = tuple(torch.cat(pair, 1) for pair in zip(old, new, strict=True))
+        return tuple(pad(part, (0, 0, 0, 0, before, behind)) for part in new)
+
+    def _groups(self, near: Parts, held: Parts | None, plan: Plan, aligned: bool) -> tuple[list[Parts], list[Parts]]:
+        """Keys and values of all groups that may be seen, laid out as ``plan.far`` is; the new ones of each region."""
+        items = [held] if held is not None else []
+        made: list[Parts] = []
         for j, region in enumerate(plan.regions, 1):
             pool = cast(GroupPool, self.pools[min(j, len(self.pools)) - 1])
-            made = int(region.made.max())
-            raw, value = pool(raw[:, : made * pool.members], value[:, : made * pool.members])
-            cos, sin = view.rotations[j - 1]
-            groups: tuple[Tensor, ...] = (rotate(raw + pool.offset.to(raw.dtype), cos, sin), value, raw)
-            if past is not None and region.kept.any():
-                groups = self._with_kept(layer, view.span, past, region, j, groups)
-            shown.append(groups)
-            raw, value = (part[:, : region.leaving] for part in (groups[2], groups[1]))
-        return shown
+            raw, value = self._members(j, region, near, items, made, plan, aligned)
+            raw, value = pool(raw[:, : region.made * pool.members], value[:, : region.made * pool.members])
+            groups: Parts = (rotate(raw + pool.offset.to(raw.dtype), *region.rotation), value, raw)
+            made.append(groups)
+            items.append(groups)
+        if held is None or not made:
+            return [groups[:2] for groups in made], made
+        return [tuple(torch.cat([groups[part] for groups in items], 1) for part in (0, 1))], made
 
-    def _with_kept(
-        self, layer: int, span: Span, past: FoveaTape, region: Region, j: int, new: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        kept = int(region.kept.max())
-        slots = past.layout.slots(j, region.first[:, None] + np.arange(kept))
-        both = tuple(torch.cat((o, p), 1) for o, p in zip(past.gather(layer, span, slots), new, strict=True))
-        if span.even:
-            return both
-        # a row's new groups follow its own kept ones, not those of the row that keeps most
-        column = np.arange(region.at_hand)
-        column = np.where(column < region.kept[:, None], column, column - region.kept[:, None] + kept)
-        return tuple(_pick(part, np.minimum(column, part.shape[1] - 1)) for part in both)
+    def _members(
+        self, j: int, region: Region, near: Parts, items: list[Parts], made: list[Parts], plan: Plan, aligned: bool
+    ) -> Parts:
+        """Keys before rotation and values of what the new groups of a region are made of."""
+        if j == 1:
+            if aligned:
+                return tuple(part[:, plan.unpooled : plan.unpooled + plan.leaving] for part in (near[2], near[1]))
+            column = plan.unpooled + torch.arange(plan.leaving, device=near[0].device)
+            return tuple(_take(part, column.clamp(max=near[0].shape[1] - 1)) for part in (near[2], near[1]))
+        if region.members is None:
+            return made[-1][2], made[-1][1]
+        return tuple(_take(torch.cat([parts[part] for parts in items], 1), region.members) for part in (2, 1))
 
-    def _attend_blocks(
-        self, q: Tensor, fine: tuple[Tensor, ...], shown: list[tuple[Tensor, ...]], plan: Plan, view: FoveaView
-    ) -> Tensor:
-        mask = cast(Tensor, view.mask)
+    def _attend_blocks(self, q: Tensor, near: Parts, far: list[Parts], plan: Plan, metadata: Metadata) -> Tensor:
+        mask = cast(Tensor, metadata.mask)
         W, n, R = self.fovea.block, plan.n, len(q)
         q_RnWHd = q.unflatten(1, (n, W))
-        blocks = [part[:, W:].unflatten(1, (n + 1, W)) for part in fine]
-        seen = [torch.from_numpy(region.seen).to(q.device) for region in plan.regions]
-        keys_per_block = mask.shape[-1]
-        at_once = n if torch.is_grad_enabled() else max(1, GATHERED_KEYS // (R * keys_per_block))
-        regather = torch.is_grad_enabled() and not view.checkpointed
+        blocks = [part[:, W:].unflatten(1, (n + 1, W)) for part in near[:2]]
+        grad = torch.is_grad_enabled()
+        at_once = n if grad else max(1, GATHERED_KEYS // (R * mask.shape[-1]))
+        regather = grad and not metadata.checkpointed and not torch.compiler.is_compiling()
         outs = []
         for b in range(0, n, at_once):
             m = min(n, b + at_once) - b
 
             def gather(part: int, b: int = b, m: int = m) -> Tensor:
-                near = blocks[part][:, b : b + m], blocks[part][:, b + 1 : b + m + 1]
-                far = [_seen(groups[part], index[:, b : b + m]) for groups, index in zip(shown, seen, strict=True)]
-                return torch.cat((*near, *far), 2).flatten(0, 1).transpose(1, 2)
+                near_RmLKd = blocks[part][:, b : b + m], blocks[part][:, b + 1 : b + m + 1]
+                here = [(groups[part], index[:, b : b + m]) for groups, index in zip(far, plan.far, strict=True)]
+                far_RmcKd = [_take(keys, index.flatten(1)).unflatten(1, index.shape[1:]) for keys, index in here]
+                return torch.cat((*near_RmLKd, *far_RmcKd), 2).flatten(0, 1).transpose(1, 2)
 
             here = mask if m == n else mask.unflatten(0, (R, n))[:, b : b + m].flatten(0, 1)
             keys, values = gather(0), gather(1)
@@ -292,6 +205,13 @@ class FoveaAttention(Heads):
                 out = attend(q_RnWHd[:, b : b + m].flatten(0, 1), keys, values, mask=here)
             outs.append(out.unflatten(0, (R, m)).flatten(1, 2))
         return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
+
+
+def _take(part: Tensor, index: Tensor) -> Tensor:
+    """part[r, index[r]] for every row, [R, m, …]; ``index`` is [1 or R, m]."""
+    if len(index) == 1:
+        return part.index_select(1, index[0])
+    return part[torch.arange(len(part), device=part.device)[:, None], index]
 
 
 def _gathered_again(gather: Callable[[int], Tensor], *gathered: Tensor) -> saved_tensors_hooks:
@@ -313,30 +233,3 @@ def _gathered_again(gather: Callable[[int], Tensor], *gathered: Tensor) -> saved
             return gather(saved)
 
     return saved_tensors_hooks(pack, unpack)
-
-
-def _shift(part: Tensor, offset: np.ndarray, length: int) -> Tensor:
-    """Row r of [R, S, …] moved right by ``offset[r]``, zeros around it, [R, length, …]."""
-    column = np.arange(length) - offset[:, None]
-    inside = torch.from_numpy((column >= 0) & (column < part.shape[1])).to(part.device)
-    return torch.where(inside[..., None, None], _pick(part, column.clip(0, part.shape[1] - 1)), 0)
-
-
-def _pick(part: Tensor, column: np.ndarray) -> Tensor:
-    """part[r, column[r]] for every row."""
-    index = torch.from_numpy(column).to(part.device)
-    return part[torch.arange(len(part), device=part.device)[:, None], index]
-
-
-def _take(part: Tensor, first: np.ndarray, count: int, even: bool) -> Tensor:
-    """``count`` columns of each row from ``first`` [R] on (its last column again where they run over)."""
-    if even:
-        return part[:, int(first[0]) : int(first[0]) + count]
-    return _pick(part, np.minimum(first[:, None] + np.arange(count), part.shape[1] - 1))
-
-
-def _seen(groups: Tensor, index: Tensor) -> Tensor:
-    """groups [R, N, K, d] at ``index`` [1 or R, n, c]: [R, n, c, K, d]."""
-    if len(index) == 1:
-        return groups.index_select(1, index.flatten()).unflatten(1, index.shape[1:])
-    return groups[torch.arange(len(groups), device=groups.device)[:, None, None], index]

@@ -1,4 +1,4 @@
-"""The transformer layer every level is made of, and a run of them on one level.
+"""The transformer layer every level is made of, and a stack of them on one level.
 
 Shape legend: R rows, S units, D width, H heads, K key-value heads, d head width, F feed-forward width.
 """
@@ -6,22 +6,30 @@ Shape legend: R rows, S units, D width, H heads, K key-value heads, d head width
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from foveate import spec
-from foveate.model.attention import FullAttention, Heads, View, WindowAttention
-from foveate.model.clock import Span
-from foveate.model.fovea import FoveaAttention
-from foveate.model.linear import Linear
-from foveate.model.rotary import Rotary, compute_dtype
+from foveate.backends import compute_dtype
+from foveate.model.attention import Heads, Metadata, make_heads
+from foveate.model.buffer import Buffer
+from foveate.model.clock import Units
+from foveate.model.packed import Documents
+from foveate.model.rotary import Rotary
 from foveate.model.streams import Trace
-from foveate.model.tape import Tape
 
-ATTENTIONS: dict[str, type[Heads]] = {"full": FullAttention, "window": WindowAttention, "fovea": FoveaAttention}
+
+@dataclass(frozen=True, kw_only=True)
+class PackedMetadata:
+    """Documents of rows that hold several, as rows of their own: places in the flattened batch and metadata of each
+    bundle of like length, and where in all bundles each unit of the batch stands."""
+
+    bundles: tuple[tuple[Tensor, Metadata], ...]
+    places: Tensor
 
 
 class Layer(nn.Module):
@@ -32,25 +40,36 @@ class Layer(nn.Module):
         D, d, F = level.width, level.head_dim, level.feed_forward
         self.all_heads = (level.heads + 2 * level.kv_heads, d)
         self.attention_norm = nn.RMSNorm(D, eps)
-        self.qkv_proj = Linear(D, self.all_heads[0] * d)
-        self.attention = ATTENTIONS[attention.kind](level, attention)
-        self.o_proj = Linear(level.heads * d, D)
+        self.qkv_proj = nn.Linear(D, self.all_heads[0] * d, bias=False)
+        self.attention = make_heads(level, attention)
+        self.o_proj = nn.Linear(level.heads * d, D, bias=False)
         self.mlp_norm = nn.RMSNorm(D, eps)
-        self.gate_up_proj = Linear(D, 2 * F)
-        self.down_proj = Linear(F, D)
+        self.gate_up_proj = nn.Linear(D, 2 * F, bias=False)
+        self.down_proj = nn.Linear(F, D, bias=False)
         for branch in (self.o_proj, self.down_proj):
-            branch.depth = depth
+            branch.depth = depth  # type: ignore[assignment]  # of the stream it adds to; it starts by that
 
-    def forward(self, x_RSD: Tensor, view: View, index: int) -> Tensor:
-        """``index`` is the layer's place in its run, and so in the tape of ``view``."""
+    def forward(self, x_RSD: Tensor, metadata: Metadata | PackedMetadata, index: int) -> Tensor:
+        """``index`` is the layer's place in its run, and so in the buffer of ``metadata``."""
         qkv = self.qkv_proj(self.attention_norm(x_RSD)).unflatten(-1, self.all_heads)
-        x_RSD = x_RSD + self.o_proj(self.attention(qkv, view, index).flatten(2))
+        x_RSD = x_RSD + self.o_proj(self._attend(qkv, metadata, index).flatten(2))
         gate, up = self.gate_up_proj(self.mlp_norm(x_RSD)).chunk(2, -1)
         return x_RSD + self.down_proj(silu(gate) * up)
 
+    def _attend(self, qkv: Tensor, metadata: Metadata | PackedMetadata, index: int) -> Tensor:
+        if isinstance(metadata, Metadata):
+            return self.attention(qkv, metadata, index)
+        flat = qkv.flatten(0, 1)
+        outs = [
+            self.attention(flat[places.flatten()].unflatten(0, places.shape), of_bundle, index).flatten(0, 1)
+            for places, of_bundle in metadata.bundles
+        ]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs)
+        return out[metadata.places].unflatten(0, qkv.shape[:2])
 
-class Run(nn.Module):
-    """``run.layers`` layers on one level; its tape holds their keys and values."""
+
+class Stack(nn.Module):
+    """The layers of a run; its buffer holds their keys and values."""
 
     gradient_checkpointing = False  # both are switched by transformers
     _gradient_checkpointing_func: Callable[..., Tensor]
@@ -63,38 +82,50 @@ class Run(nn.Module):
         self.layers = nn.ModuleList(Layer(level, run.attention, eps, depth) for _ in range(run.layers))
         self.rotary = Rotary(level.head_dim, theta)
 
-    def make_tapes(self) -> tuple[Tape, ...]:
-        if not len(self.layers):
-            return ()
-        return (self._first.attention.make_tape(self.stride, len(self.layers)),)
+    def make_buffers(self) -> tuple[Buffer, ...]:
+        return (self._heads.make_buffer(self.stride, len(self.layers)),) if len(self.layers) else ()
 
     @property
-    def _first(self) -> Layer:
-        return cast(Layer, self.layers[0])
+    def _heads(self) -> Heads:
+        return cast(Layer, self.layers[0]).attention
 
     def forward(
-        self, x_RSD: Tensor, span: Span, tapes: tuple[Tape, ...], batch: int, trace: Trace | None = None
+        self, x_RSD: Tensor, units: Units, buffers: tuple[Buffer, ...], batch: int, trace: Trace | None = None
     ) -> Tensor:
-        """The stream [R, S, D] after the run's layers; ``batch`` counts all rows of the cache, R those in the span.
+        """The stream [R, S, D] after the layers; ``batch`` counts all rows of the cache, R those with new units.
 
         ``trace`` gets what each layer puts out.
         """
-        if not len(self.layers) or not span.size:
+        if not len(self.layers) or not units.size:
             if trace is not None:
-                trace.extend([(span, x_RSD)] * len(self.layers))
+                trace.extend([(units, x_RSD)] * len(self.layers))
             return x_RSD
-        tape = tapes[0] if tapes else None
-        if tape is not None:
-            tape.reserve(span, batch, compute_dtype(x_RSD), x_RSD.device)
-        view = self._first.attention.prepare(span, tape, self.rotary, x_RSD)
+        metadata = self._metadata(x_RSD, units, buffers[0] if buffers else None, batch)
         checkpointed = self.gradient_checkpointing and self.training
-        if checkpointed:
-            view = replace(view, checkpointed=True)
         for index, layer in enumerate(self.layers):
             if checkpointed:
-                x_RSD = self._gradient_checkpointing_func(layer.__call__, x_RSD, view, index)
+                x_RSD = self._gradient_checkpointing_func(layer.__call__, x_RSD, metadata, index)
             else:
-                x_RSD = layer(x_RSD, view, index)
+                x_RSD = layer(x_RSD, metadata, index)
             if trace is not None:
-                trace.append((span, x_RSD))
+                trace.append((units, x_RSD))
         return x_RSD
+
+    def _metadata(self, x_RSD: Tensor, units: Units, buffer: Buffer | None, batch: int) -> Metadata | PackedMetadata:
+        dtype = compute_dtype(x_RSD)
+        if units.documents is not None:
+            return self._packed(units.documents, x_RSD, dtype)
+        place = None if buffer is None else buffer.reserve(units, batch, dtype, x_RSD.device)
+        return self._checked(self._heads.prepare(units, buffer, place, self.rotary, x_RSD, dtype))
+
+    def _packed(self, documents: Documents, x_RSD: Tensor, dtype: torch.dtype) -> PackedMetadata:
+        device, places, bundles = x_RSD.device, [], []
+        for longest, places_nL in documents.of_like_length():
+            rows = x_RSD.new_empty(len(places_nL), longest, 0)
+            metadata = self._heads.prepare(Units(0, longest), None, None, self.rotary, rows, dtype)
+            bundles.append((torch.from_numpy(places_nL).to(device), self._checked(metadata)))
+            places.append(places_nL)
+        return PackedMetadata(bundles=tuple(bundles), places=torch.from_numpy(documents.places_of(places)).to(device))
+
+    def _checked(self, metadata: Metadata) -> Metadata:
+        return replace(metadata, checkpointed=True) if self.gradient_checkpointing and self.training else metadata

@@ -1,6 +1,6 @@
 """Token ids in, causal features out, whatever the padding and however long: embedding and decoder.
 
-Shape legend: B batch rows, T new columns (pads included), D width of level 1, N documents, L tokens of the longest.
+Shape legend: B batch rows, T new columns (pads included), D width of level 1.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ class LanguageModel(nn.Module):
 
 def chunk_of(spec: HierarchySpec) -> int:
     """Columns to read at once, in all rows together."""
-    full = any(run.layers and run.attention.kind == "full" for run in spec.runs)
-    return CHUNK_FULL if full else CHUNK_LOCAL
+    return CHUNK_LOCAL if all(run.attention.flat for run in spec.runs if run.layers) else CHUNK_FULL
 
 
 def embed(embedding: nn.Embedding, ids_BT: Tensor) -> Tensor:
@@ -115,21 +114,25 @@ def _read(
     x_BTD = tokens if tokens.is_floating_point() else embed(embedding, tokens)
     trace: Trace | None = None if streams is None else []
     order_BT1 = None
-    if mask_BT is None or bool((mask_BT != 0).all()):
+    if mask_BT is None or _all_real(mask_BT):
         h_BTD = _decode(decoder, x_BTD, cache, None, trace, documents_BT)
     else:
         mask_BT = mask_BT != 0
-        counts = mask_BT.sum(1)
         # each row's real tokens first, in order; a stable sort of the mask says from where to where
         order_BT1 = mask_BT.int().argsort(dim=1, descending=True, stable=True)[..., None]
         sorted_BTD = x_BTD.gather(1, order_BT1.expand_as(x_BTD))
         if documents_BT is not None:
             documents_BT = documents_BT.gather(1, order_BT1[..., 0])
-        h_BTD = _decode(decoder, sorted_BTD, cache, counts, trace, documents_BT)
+        h_BTD = _decode(decoder, sorted_BTD, cache, mask_BT.sum(1), trace, documents_BT)
         h_BTD = in_columns(h_BTD, order_BT1).masked_fill(~mask_BT[..., None], 0)
     if streams is not None and trace is not None:
         streams += lay_out(decoder.spec, x_BTD, trace, h_BTD, order_BT1)
     return h_BTD
+
+
+def _all_real(mask_BT: Tensor) -> bool:
+    """Whether it is known that nothing is padding: elsewhere than on a CPU, to look would be to wait for the device."""
+    return mask_BT.device.type == "cpu" and not torch.compiler.is_compiling() and bool((mask_BT != 0).all())
 
 
 def _decode(
@@ -141,24 +144,12 @@ def _decode(
     documents_BT: Tensor | None,
 ) -> Tensor:
     if documents_BT is None:
-        return decoder(x_BTD, cache, None if counts_B is None else counts_B.cpu().numpy(), trace)
+        # later columns change nothing of earlier ones: only a cache and streams have to know how many a row has
+        needed = counts_B is not None and (cache is not None or trace is not None)
+        return decoder(x_BTD, cache, counts_B.cpu().numpy() if needed else None, trace)  # type: ignore[union-attr]
     assert cache is None, "packed rows have no cache"
     assert trace is None, "packed rows have no streams"
-    return one_by_one(decoder, x_BTD, counts_B, documents_BT)
-
-
-def one_by_one(decoder: Decoder, x_BTD: Tensor, counts_B: Tensor | None, documents_BT: Tensor) -> Tensor:
-    """Features [B, T, D] of packed rows, each document read in a row of its own; zeros past a row's count."""
-    B, T, D = x_BTD.shape
-    real_BT = torch.ones(B, T, dtype=torch.bool, device=x_BTD.device)
-    if counts_B is not None:
-        real_BT = torch.arange(T, device=x_BTD.device) < counts_B[:, None]
-    begins_BT = torch.ones_like(real_BT)
-    begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
-    number = begins_BT[real_BT].cumsum(0) - 1  # of each real token's document, in all rows
-    lengths_N = torch.bincount(number)
-    column = torch.arange(len(number), device=number.device) - (lengths_N.cumsum(0) - lengths_N)[number]
-    x_NLD = x_BTD.new_zeros(len(lengths_N), int(lengths_N.max()), D)
-    x_NLD = x_NLD.index_put((number, column), x_BTD[real_BT])
-    h_NLD = decoder(x_NLD, None, lengths_N.cpu().numpy())
-    return torch.zeros_like(x_BTD).index_put((real_BT,), h_NLD[number, column].to(x_BTD.dtype))
+    if counts_B is not None:  # what is padded stands last, as a document of its own
+        padded_BT = torch.arange(x_BTD.shape[1], device=x_BTD.device) >= counts_B[:, None]
+        documents_BT = torch.where(padded_BT, documents_BT.amax(1, keepdim=True) + 1, documents_BT)
+    return decoder(x_BTD, documents=documents_BT)

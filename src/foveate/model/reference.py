@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from foveate.model.attention import WindowAttention
+from foveate.model.attention import Heads
 from foveate.model.decoder import Decoder
 from foveate.model.fovea import FoveaAttention, GroupPool
-from foveate.model.layers import Layer, Run
-from foveate.model.resample import Expand, Lookup, Pool
-from foveate.spec import Attention
+from foveate.model.layers import Layer, Stack
+from foveate.model.resample import Downsample, Lookup, Upsample
+from foveate.spec import Fovea
 
 Stream = list[
     Tensor
@@ -30,18 +30,18 @@ def reference(decoder: Decoder, x_TD: Tensor) -> Tensor:
     """Features [T, D] of one sequence of at least one token, differentiable in ``x_TD`` and in all parameters."""
     streams: dict[int, Stream] = {1: list(x_TD)}
     for step in decoder.steps:
-        if isinstance(step, Run):
+        if isinstance(step, Stack):
             streams[step.stride] = run(step, streams[step.stride])
-        elif isinstance(step, Pool):
+        elif isinstance(step, Downsample):
             streams[step.stride] = pool(step, streams[step.fine.stride])
-        elif isinstance(step, Expand):
+        elif isinstance(step, Upsample):
             streams[step.stride] = expand(step, streams[step.stride], streams[step.coarse.stride])
         else:
             raise NotImplementedError(type(step).__name__)
     return torch.stack([normalise(decoder.norm, unit) for unit in streams[1]])
 
 
-def run(step: Run, units: Stream) -> Stream:
+def run(step: Stack, units: Stream) -> Stream:
     for layer in step.layers:
         units = transformer_layer(cast(Layer, layer), units, step.rotary.theta)
     return units
@@ -68,44 +68,28 @@ def transformer_layer(layer: Layer, units: Stream, theta: float) -> Stream:
     return out
 
 
-def seen(attention: nn.Module, t: int, keys: Stream, values: Stream) -> tuple[list[float], Tensor, Tensor]:
-    """What unit t attends to: positions [L], keys [L, K, d] before rotation, values [L, K, d].
+def seen(attention: Heads, t: int, keys: Stream, values: Stream) -> tuple[list[float], Tensor, Tensor]:
+    """What unit t attends to, as its kind says: positions [L], keys [L, K, d] before rotation, values [L, K, d].
 
-    The one place where the kinds of attention differ. ``keys`` and ``values`` are those of all units, each [K, d].
+    ``keys`` and ``values`` are those of all units, each [K, d]. A group stands at its middle.
     """
-    if isinstance(attention, FoveaAttention):
-        return seen_by_fovea(attention, t, keys, values)
-    first = max(0, t + 1 - attention.window) if isinstance(attention, WindowAttention) else 0
-    return list(range(first, t + 1)), torch.stack(keys[first : t + 1]), torch.stack(values[first : t + 1])
+    positions, found = [], []
+    for first, units in attention.kind.seen(t):
+        positions.append(first + (units - 1) / 2)
+        found.append((keys[first], values[first]) if units == 1 else group(attention, first, units, keys, values))
+    seen_keys, seen_values = zip(*found, strict=True)
+    return positions, torch.stack(seen_keys), torch.stack(seen_values)
 
 
-def seen_by_fovea(
-    attention: FoveaAttention, t: int, keys: Stream, values: Stream
-) -> tuple[list[float], Tensor, Tensor]:
-    """The unit's own block and the one before it unit by unit; before these up to G groups of every scale in turn.
-
-    The groups of a scale begin where a group of the next scale does. The last of the scales given keeps all its groups,
-    or (``tail="log"``) is followed by ever larger ones.
-    """
-    fovea = attention.fovea
-    end = max(t // fovea.block - 1, 0) * fovea.block
-    found = [(float(position), keys[position], values[position]) for position in range(end, t + 1)]
-    j = 0
-    while end:
-        j += 1
-        scale, coarser = fovea_scale(fovea, j), fovea_scale(fovea, j + 1)
-        begin = max(end - fovea.groups * scale, 0)
-        begin = 0 if fovea.tail == "keep" and j == len(fovea.scales) else -(-begin // coarser) * coarser
-        for group in range(begin // scale, end // scale):
-            key, value = fovea_group(attention, j, group, keys, values)
-            offset = cast(GroupPool, attention.pools[min(j, len(attention.pools)) - 1]).offset
-            found.append((group * scale + (scale - 1) / 2, key + offset, value))
-        end = begin
-    positions, seen_keys, seen_values = zip(*found, strict=True)
-    return list(positions), torch.stack(seen_keys), torch.stack(seen_values)
+def group(attention: Heads, first: int, units: int, keys: Stream, values: Stream) -> tuple[Tensor, Tensor]:
+    """Key and value [K, d] by which a group of units is seen."""
+    assert isinstance(attention, FoveaAttention)
+    j = next(j for j in range(1, 64) if fovea_scale(attention.fovea, j) == units)
+    key, value = fovea_group(attention, j, first // units, keys, values)
+    return key + cast(GroupPool, attention.pools[min(j, len(attention.pools)) - 1]).offset, value
 
 
-def fovea_scale(fovea: Attention, j: int) -> int:
+def fovea_scale(fovea: Fovea, j: int) -> int:
     """Units per group of the jth scale: 1 of the 0th, then as listed, then four times the one before."""
     if j == 0:
         return 1
@@ -125,13 +109,13 @@ def fovea_group(attention: FoveaAttention, j: int, group: int, keys: Stream, val
     return (weights_kK1 * keys_kKd).sum(0), (weights_kK1 * values_kKd).sum(0)
 
 
-def pool(step: Pool, finer: Stream) -> Stream:
+def pool(step: Downsample, finer: Stream) -> Stream:
     """Unit j is made of the finer units j·k … j·k+k-1; a group that is not complete makes none."""
     k = step.factor
     return [pool_group(step, finer[j * k : (j + 1) * k]) for j in range(len(finer) // k)]
 
 
-def pool_group(step: Pool, group: Stream) -> Tensor:
+def pool_group(step: Downsample, group: Stream) -> Tensor:
     members = [normalise(step.norm, unit) for unit in group]
     if step.kind == "linear":
         return step.proj(torch.cat(members))
@@ -145,7 +129,7 @@ def pool_group(step: Pool, group: Stream) -> Tensor:
     return unit + step.o_proj.weight @ attend(query_Hd, keys_kHd, values_kHd, bias_HL=step.place_bias)
 
 
-def expand(step: Expand, finer: Stream, coarser: Stream) -> Stream:
+def expand(step: Upsample, finer: Stream, coarser: Stream) -> Stream:
     """Finer unit t gets the newest coarser unit complete with t, or a learned start before there is one."""
     k, places = step.factor, len(step.start)
     units = [normalise(step.norm, unit) for unit in coarser]

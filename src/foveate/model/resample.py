@@ -7,22 +7,20 @@ S new coarser units, k finer units per coarser one, D width finer, C width coars
 
 from __future__ import annotations
 
-from typing import cast
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from foveate import spec
-from foveate.model.attention import attend
-from foveate.model.clock import Span, rows_within
-from foveate.model.linear import Linear
-from foveate.model.tape import Tape
+from foveate.backends import attend, compute_dtype
+from foveate.model.attention import additive
+from foveate.model.buffer import Buffer
+from foveate.model.clock import Units, rows_within
+from foveate.model.slots import Slots
 
 
-class Pool(nn.Module):
-    """Complete groups of k finer units to units. Its tape is the unfinished group.
+class Downsample(nn.Module):
+    """Complete groups of k finer units to units. Its buffer is the unfinished group.
 
     ``mean`` averages the normalised members, ``linear`` multiplies their concatenation by a matrix, ``attention`` adds
     to the mean what the mean finds when it attends to the members.
@@ -35,50 +33,52 @@ class Pool(nn.Module):
         self.norm = nn.RMSNorm(fine.width, eps)
         self.proj: nn.Module
         if kind == "linear":
-            self.proj = Linear(self.factor * fine.width, coarse.width)
+            self.proj = nn.Linear(self.factor * fine.width, coarse.width, bias=False)
         else:
             same = fine.width == coarse.width
-            self.proj = nn.Identity() if same else Linear(fine.width, coarse.width)
+            self.proj = nn.Identity() if same else nn.Linear(fine.width, coarse.width, bias=False)
         if kind == "attention":
-            self.q_proj = Linear(fine.width, coarse.width)
-            self.kv_proj = Linear(fine.width, 2 * coarse.width)
+            self.q_proj = nn.Linear(fine.width, coarse.width, bias=False)
+            self.kv_proj = nn.Linear(fine.width, 2 * coarse.width, bias=False)
             self.place_bias = nn.Parameter(torch.zeros(coarse.heads, self.factor))
-            self.o_proj = Linear(coarse.width, coarse.width)
+            self.o_proj = nn.Linear(coarse.width, coarse.width, bias=False)
 
-    def make_tapes(self) -> tuple[Tape, ...]:
-        return (Tape(stride=self.fine.stride, width=self.fine.width, keep=self.factor, multiple=self.factor),)
+    def make_buffers(self) -> tuple[Buffer, ...]:
+        slots = Slots(keep=self.factor, multiple=self.factor)
+        return (Buffer(stride=self.fine.stride, width=self.fine.width, slots=slots),)
 
-    def forward(self, x_RTD: Tensor, fine: Span, coarse: Span, tapes: tuple[Tape, ...], batch: int) -> Tensor:
+    def forward(self, x_RTD: Tensor, fine: Units, coarse: Units, buffers: tuple[Buffer, ...], batch: int) -> Tensor:
         """Units [Q, S, C] completed by the new finer units [R, T, D]; S may be 0."""
-        tape = tapes[0] if tapes else None
-        group = self._group(x_RTD, fine, coarse, tape) if coarse.size else None
-        if tape is not None and fine.size:
-            tape.reserve(fine, batch, x_RTD.dtype, x_RTD.device)
-            tape.write(0, fine, x_RTD[:, :, None])
+        buffer = buffers[0] if buffers else None
+        group = self._group(x_RTD, fine, coarse, buffer) if coarse.size else None
+        if buffer is not None and fine.size:
+            place = buffer.reserve(fine, batch, x_RTD.dtype, x_RTD.device)
+            buffer.write(0, place, x_RTD[:, :, None])
         if group is None:
-            return x_RTD.new_zeros(0 if not coarse.even else len(x_RTD), 0, self.coarse.width)
+            return x_RTD.new_zeros(len(x_RTD) if coarse.rows is None else 0, 0, self.coarse.width)
         return self.pool(group).to(x_RTD.dtype)
 
-    def _group(self, x_RTD: Tensor, fine: Span, coarse: Span, tape: Tape | None) -> Tensor:
+    def _group(self, x_RTD: Tensor, fine: Units, coarse: Units, buffer: Buffer | None) -> Tensor:
         """Members of the groups that complete, [Q, S, k, D]."""
-        k = self.factor
-        if fine.even:
-            unfinished, S = cast(int, fine.start) % k, coarse.size
-            if tape is not None and unfinished:
-                x_RTD = torch.cat((tape.recent(0, fine, unfinished)[0][:, :, 0], x_RTD[:, : S * k - unfinished]), 1)
+        k, S, device = self.factor, coarse.size, x_RTD.device
+        if fine.documents is not None and coarse.documents is not None:
+            column = fine.documents.members(coarse.documents, device)
+            return x_RTD[torch.arange(len(column), device=device)[:, None], column].unflatten(1, (S, k))
+        row = rows_within(fine, coarse)
+        if fine.aligned:
+            unfinished = fine.first % k
+            if unfinished:
+                assert buffer is not None
+                x_RTD = torch.cat((buffer.recent(0, fine, unfinished)[0][:, :, 0].to(x_RTD.dtype), x_RTD), 1)
+            x_RTD = x_RTD if row is None else x_RTD[torch.from_numpy(row).to(device)]
             return x_RTD[:, : S * k].unflatten(1, (S, k))
-        if tape is not None and tape.data is not None:
-            x_RTD = torch.cat((tape.recent(0, fine, k)[0][:, :, 0], x_RTD), 1)
-            before = k
-        else:
-            before = 0
-        device = x_RTD.device
-        rows = rows_within(fine, coarse)
-        row = torch.from_numpy(np.arange(len(x_RTD))[rows]).to(device)
-        first = coarse.starts(device) * k - fine.starts(device)[row] + before
-        column = first + torch.arange(coarse.size * k, device=device)
+        assert buffer is not None
+        x_RTD = torch.cat((buffer.recent(0, fine, k)[0][:, :, 0].to(x_RTD.dtype), x_RTD), 1)
+        row_Q = torch.arange(len(x_RTD), device=device) if row is None else torch.from_numpy(row).to(device)
+        first = coarse.starts(device) * k - fine.starts(device)[row_Q] + k
         # a row with fewer units than S reads whatever its last columns hold; nothing looks at those units
-        return x_RTD[row[:, None], column.clamp_(max=x_RTD.shape[1] - 1)].unflatten(1, (-1, k))
+        column = (first + torch.arange(S * k, device=device)).clamp_(max=x_RTD.shape[1] - 1)
+        return x_RTD[row_Q[:, None], column].unflatten(1, (-1, k))
 
     def pool(self, group_QSkD: Tensor) -> Tensor:
         members = self.norm(group_QSkD)
@@ -97,12 +97,13 @@ class Pool(nn.Module):
         return self.proj(mean) + self.o_proj(found.flatten(1).unflatten(0, mean.shape[:2]))
 
 
-class Expand(nn.Module):
-    """Adds to each finer unit the newest unit complete at that position, a learned start before there is one.
+class Upsample(nn.Module):
+    """The newest complete coarser unit added to the finer stream, a learned start before there is one.
 
-    ``repeat`` adds one vector for the whole group, ``linear`` one per place in it, ``attention`` adds to ``repeat``
+    The unit completed by position t is first added at t, where it may help to predict t + 1. ``repeat`` adds the same
+    vector until the next unit completes, ``linear`` one for each place after it, ``attention`` adds to the repeated one
     what the finer stream finds in all complete units. Projections start at zero: a fresh model is its finer layers.
-    The tape is the unit last shown, already projected; for ``attention`` keys and values of all units as well.
+    The buffer is the unit last shown, already projected; for ``attention`` keys and values of all units as well.
     """
 
     def __init__(self, move: spec.Expand, fine: spec.Level, coarse: spec.Level, kind: str, *, eps: float) -> None:
@@ -111,68 +112,73 @@ class Expand(nn.Module):
         self.stride = move.stride
         self.places = self.factor if kind == "linear" else 1
         self.norm = nn.RMSNorm(coarse.width, eps)
-        self.proj = Linear(coarse.width, self.places * fine.width)
+        self.proj = nn.Linear(coarse.width, self.places * fine.width, bias=False)
         self.start = nn.Parameter(torch.zeros(self.places, fine.width))
         self.lookup = Lookup(fine, coarse, eps) if kind == "attention" else None
 
-    def make_tapes(self) -> tuple[Tape, ...]:
+    def make_buffers(self) -> tuple[Buffer, ...]:
         stride, fine = self.coarse.stride, self.fine
-        shown = Tape(stride=stride, width=self.places * fine.width, keep=1)
+        shown = Buffer(stride=stride, width=self.places * fine.width, slots=Slots(keep=1))
         if self.lookup is None:
             return (shown,)
-        return shown, Tape(stride=stride, width=fine.head_dim, heads=fine.heads, parts=2)
+        return shown, Buffer(stride=stride, width=fine.head_dim, heads=fine.heads, parts=2)
 
     def forward(
-        self, x_RTD: Tensor, z_QSC: Tensor, fine: Span, coarse: Span, tapes: tuple[Tape, ...], batch: int
+        self, x_RTD: Tensor, z_QSC: Tensor, fine: Units, coarse: Units, buffers: tuple[Buffer, ...], batch: int
     ) -> Tensor:
         """The finer stream [R, T, D] with the coarser stream [Q, S, C] added."""
-        shown = tapes[0] if tapes else None
-        units = tapes[1] if len(tapes) > 1 else None
+        buffer = buffers[0] if buffers else None
         z_QSC = self.norm(z_QSC) if coarse.size else z_QSC
-        shown_QSPD = self.proj(z_QSC).unflatten(-1, (self.places, -1)) if coarse.size else None
-        if fine.even:
-            y_RTD = x_RTD + self._align_even(shown_QSPD, fine, coarse, shown, len(x_RTD))
-        else:
-            y_RTD = x_RTD + self._align_ragged(shown_QSPD, fine, coarse, shown, len(x_RTD))
-        if shown is not None and shown_QSPD is not None:
-            shown.reserve(coarse, batch, shown_QSPD.dtype, shown_QSPD.device)
-            shown.write(0, coarse, shown_QSPD.flatten(2)[:, :, None])
+        new_QSPD = self.proj(z_QSC).unflatten(-1, (self.places, -1)) if coarse.size else None
+        y_RTD = x_RTD + self._shown(new_QSPD, fine, coarse, buffer, len(x_RTD))
+        if buffer is not None and new_QSPD is not None:
+            place = buffer.reserve(coarse, batch, new_QSPD.dtype, new_QSPD.device)
+            buffer.write(0, place, new_QSPD.flatten(2)[:, :, None])
         if self.lookup is not None:
-            y_RTD = y_RTD + self.lookup(x_RTD, z_QSC, fine, coarse, self.factor, units, batch)
+            keys = buffers[1] if len(buffers) > 1 else None
+            y_RTD = y_RTD + self.lookup(x_RTD, z_QSC, fine, coarse, self.factor, keys, batch)
         return y_RTD
 
-    def _align_even(self, shown_BSPD: Tensor | None, fine: Span, coarse: Span, tape: Tape | None, B: int) -> Tensor:
-        k, T = self.factor, fine.size
-        offset = cast(int, fine.start) % k + 1  # how far the first new position is past the unit before this call
-        if coarse.start:
-            assert tape is not None
-            carry_B1PD = tape.recent(0, coarse, 1)[0][:, :, 0].unflatten(-1, (self.places, -1))
-        else:
-            carry_B1PD = self.start.expand(B, 1, -1, -1)
-        if shown_BSPD is not None:
-            carry_B1PD = torch.cat((carry_B1PD.to(shown_BSPD.dtype), shown_BSPD), 1)
-        if self.places == 1:
-            if T == 1:
-                return carry_B1PD[:, -1]
-            return carry_B1PD[:, :, 0].repeat_interleave(k, 1)[:, offset : offset + T]
-        return carry_B1PD.flatten(1, 2)[:, offset : offset + T]
+    def _shown(self, new_QSPD: Tensor | None, fine: Units, coarse: Units, buffer: Buffer | None, R: int) -> Tensor:
+        """What each finer unit is shown, [R or 1, T, D]."""
+        k, T, device = self.factor, fine.size, self.start.device
+        if fine.documents is not None and coarse.documents is not None:
+            after, _, past = fine.documents.shown(coarse.documents, device)
+            return self._at(self._with_new(self.start.expand(R, 1, -1, -1), new_QSPD, fine, coarse), after, past)
+        if not fine.aligned:
+            shown_RSPD = self._with_new(self._last(fine, buffer, R), new_QSPD, fine, coarse)
+            newest = fine.positions(device) + 1
+            unit = (newest // k - fine.starts(device) // k).clamp_(max=shown_RSPD.shape[1] - 1)
+            return self._at(shown_RSPD, unit, newest % k)
+        shown_RSPD = self._with_new(self._last(fine, buffer, R), new_QSPD, fine, coarse)
+        offset = fine.first % k + 1  # how far the first new position is past the unit before this call
+        if self.places > 1:
+            return shown_RSPD.flatten(1, 2)[:, offset : offset + T]
+        if T == 1:
+            return shown_RSPD[:, -1]
+        return shown_RSPD[:, :, 0].repeat_interleave(k, 1)[:, offset : offset + T]
 
-    def _align_ragged(self, shown_QSPD: Tensor | None, fine: Span, coarse: Span, tape: Tape | None, R: int) -> Tensor:
-        k, device = self.factor, self.start.device
-        newest = fine.starts(device) + torch.arange(fine.size, device=device) + 1
-        units_before = fine.starts(device) // k
-        carry_R1PD = self.start.expand(R, 1, -1, -1)
-        if tape is not None and tape.data is not None:
-            all_rows = Span(cast(np.ndarray, fine.start) // k, cast(np.ndarray, fine.count), fine.rows)
-            last = tape.recent(0, all_rows, 1)[0][:, :, 0].unflatten(-1, (self.places, -1))
-            carry_R1PD = torch.where((units_before > 0)[..., None, None], last, carry_R1PD.to(last.dtype))
-        if shown_QSPD is not None:
-            new_RSPD = shown_QSPD.new_zeros(R, *shown_QSPD.shape[1:])
-            row = torch.from_numpy(np.arange(R)[rows_within(fine, coarse)]).to(device)
-            carry_R1PD = torch.cat((carry_R1PD.to(new_RSPD.dtype), new_RSPD.index_copy(0, row, shown_QSPD)), 1)
-        unit = (newest // k - units_before).clamp_(max=carry_R1PD.shape[1] - 1)
-        place = newest % k if self.places > 1 else torch.zeros_like(newest)
-        return carry_R1PD[torch.arange(R, device=device)[:, None], unit, place]
+    def _last(self, fine: Units, buffer: Buffer | None, R: int) -> Tensor:
+        """The unit each row was shown last, [R, 1, P, D]."""
+        start_R1PD = self.start.expand(R, 1, -1, -1)
+        before = Units(fine.start // self.factor, 0, fine.rows)
+        if buffer is None or buffer.empty or before.fresh:
+            return start_R1PD
+        last_R1PD = buffer.recent(0, before, 1)[0][:, :, 0].unflatten(-1, (self.places, -1))
+        if fine.aligned:
+            return last_R1PD
+        known = fine.starts(self.start.device) >= self.factor
+        return torch.where(known[..., None, None], last_R1PD, start_R1PD.to(last_R1PD.dtype))
+
+    def _with_new(self, last_R1PD: Tensor, new_QSPD: Tensor | None, fine: Units, coarse: Units) -> Tensor:
+        """The unit shown last and the new ones after it, [R, 1 + S, P, D]."""
+        if new_QSPD is None:
+            return last_R1PD
+        return torch.cat((last_R1PD.to(new_QSPD.dtype), _in_rows_of(fine, coarse, new_QSPD, len(last_R1PD))), 1)
+
+    def _at(self, shown_RSPD: Tensor, unit_RT: Tensor, past_RT: Tensor) -> Tensor:
+        row = torch.arange(len(shown_RSPD), device=unit_RT.device)[:, None]
+        return shown_RSPD[row, unit_RT, past_RT if self.places > 1 else torch.zeros_like(past_RT)]
 
 
 class Lookup(nn.Module):
@@ -182,36 +188,49 @@ class Lookup(nn.Module):
         super().__init__()
         self.heads, self.width = fine.heads, fine.width
         self.query_norm = nn.RMSNorm(fine.width, eps)
-        self.q_proj = Linear(fine.width, fine.width)
-        self.kv_proj = Linear(coarse.width, 2 * fine.width)
-        self.o_proj = Linear(fine.width, fine.width)
+        self.q_proj = nn.Linear(fine.width, fine.width, bias=False)
+        self.kv_proj = nn.Linear(coarse.width, 2 * fine.width, bias=False)
+        self.o_proj = nn.Linear(fine.width, fine.width, bias=False)
         self.start_unit = nn.Parameter(torch.zeros(coarse.width))
 
     def forward(
-        self, x_RTD: Tensor, z_QSC: Tensor, fine: Span, coarse: Span, k: int, tape: Tape | None, batch: int
+        self, x_RTD: Tensor, z_QSC: Tensor, fine: Units, coarse: Units, k: int, buffer: Buffer | None, batch: int
     ) -> Tensor:
-        R, device = len(x_RTD), x_RTD.device
+        R = len(x_RTD)
         q_RTHd = self.q_proj(self.query_norm(x_RTD)).unflatten(-1, (self.heads, -1))
         start = tuple(
             part.unflatten(-1, (self.heads, 1, -1)).expand(R, -1, -1, -1)
             for part in self.kv_proj(self.start_unit).chunk(2)
         )
         new = tuple(part.unflatten(-1, (self.heads, -1)) for part in self.kv_proj(z_QSC).chunk(2, -1))
-        if tape is not None and coarse.size:
-            tape.reserve(coarse, batch, q_RTHd.dtype, q_RTHd.device)
-            tape.write(0, coarse, *new)
-        before = fine.start // k
-        if fine.even and not before:
-            units = tuple(part.transpose(1, 2) for part in new)
-        elif np.any(before):
-            assert tape is not None
-            rows = Span(fine.start, fine.count, fine.rows)
-            units = tape.read(0, rows, tape.capacity if not fine.even else cast(int, coarse.end))
-        else:  # ragged, and no unit before: put the coarser rows back among the finer ones
-            row = torch.from_numpy(np.arange(R)[rows_within(fine, coarse)]).to(device)
-            units = tuple(part.new_zeros(R, *part.shape[1:]).index_copy(0, row, part).transpose(1, 2) for part in new)
+        if buffer is not None and coarse.size:
+            buffer.write(0, buffer.reserve(coarse, batch, q_RTHd.dtype, q_RTHd.device), *new)
+        before = Units(fine.start // k, 0, fine.rows)
+        if before.fresh:
+            units = tuple(_in_rows_of(fine, coarse, part, R).transpose(1, 2) for part in new)
+        else:
+            assert buffer is not None
+            held = before.first + coarse.size if fine.aligned else buffer.capacity
+            units = buffer.read(0, before, min(held, buffer.capacity))
         keys, values = (torch.cat((first.to(part.dtype), part), 2) for first, part in zip(start, units, strict=True))
-        complete = (fine.positions(device) + 1) // k
-        mask = torch.arange(keys.shape[2], device=device) <= complete[..., None]
-        found = attend(q_RTHd, keys, values, mask=mask if fine.even else mask[:, None])
-        return self.o_proj(found.flatten(2))
+        mask = additive(self._visible(keys.shape[2], fine, coarse, k), compute_dtype(x_RTD))
+        return self.o_proj(attend(q_RTHd, keys, values, mask=mask).flatten(2))
+
+    def _visible(self, L: int, fine: Units, coarse: Units, k: int) -> Tensor:
+        """[R or 1, 1, T, L]; the learned unit is the first."""
+        device = self.start_unit.device
+        unit = torch.arange(L, device=device)
+        if fine.documents is not None and coarse.documents is not None:
+            after, first, _ = (part[:, None, :, None] for part in fine.documents.shown(coarse.documents, device))
+            return (unit == 0) | ((unit >= first) & (unit <= after))
+        visible = unit <= ((fine.positions(device) + 1) // k)[..., None]
+        return visible[None, None] if fine.aligned else visible[:, None]
+
+
+def _in_rows_of(fine: Units, coarse: Units, new_QS: Tensor, R: int) -> Tensor:
+    """What is new at the coarser level, [Q, S, …], among the rows of the finer one, [R, S, …]."""
+    row = rows_within(fine, coarse)
+    if row is None:
+        return new_QS
+    index = torch.from_numpy(row).to(new_QS.device)
+    return new_QS.new_zeros(R, *new_QS.shape[1:]).index_copy(0, index, new_QS)

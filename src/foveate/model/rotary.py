@@ -1,24 +1,28 @@
 """Rotary positions in units of a level, for pairs (i, i + d/2) of a head, as Llama pairs them.
 
+Angles are exact to fp32 at any position on any device, without fp64 there: the rotation by a position is that by its
+multiple of ``COARSE`` and that by the rest, of both of which tables are made once, in fp64 on the CPU.
+
 Shape legend: R rows, S units, H heads, d head width.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foveate.model.clock import Span
+from foveate.backends import compute_dtype
+from foveate.model.clock import Units
 
-TABLE_POSITIONS = 16_384  # positions whose rotations are kept in a table; those beyond are computed as they come
+HALVES = 2  # positions are counted in halves: a group of an even number of units stands between two of them
+COARSE = 2048  # halves
+LONGEST = 4_194_304  # positions; tables beyond it are larger ones
+TABLE_POSITIONS = 16_384  # positions from the first on whose rotations are kept ready; others are put together
 
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The type that matrix products of ``x`` will have: autocast's, if it is on."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+Rotation = tuple[Tensor, Tensor]  # cosines and signed sines
 
 
 class Rotary:
@@ -27,39 +31,70 @@ class Rotary:
     def __init__(self, head_dim: int, theta: float) -> None:
         self.head_dim = head_dim
         self.theta = theta
-        self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Rotary:
-        return Rotary(self.head_dim, self.theta)
-
-    def __call__(self, span: Span, x: Tensor) -> tuple[Tensor, Tensor]:
-        """For the positions of a span: [S, 1, d] if its rows are alike, else [R, S, 1, d]."""
+    def __call__(self, units: Units, x: Tensor) -> Rotation:
+        """For the positions of new units: [S, 1, d] of aligned rows, else [R, S, 1, d]."""
         dtype = compute_dtype(x)
-        if span.longest > TABLE_POSITIONS or torch.compiler.is_compiling():
-            return self.at(span.positions(x.device), dtype)
-        cos, sin = self._table(span.longest, x.device, dtype)
-        if span.even:
-            at: Any = slice(span.start, span.end)
+        compiled = torch.compiler.is_compiling()
+        if compiled or units.longest > TABLE_POSITIONS:
+            return self.at(units.positions(x.device), dtype, units.longest)
+        cos, sin = _table(self.head_dim, self.theta, _round_up(units.longest), x.device, dtype)
+        if units.aligned:
+            at: Any = slice(units.first, units.first + units.size)
         else:
-            at = span.positions(x.device).clamp_(max=span.longest - 1)
+            at = units.positions(x.device).clamp_(max=units.longest - 1)
         return cos[at].unsqueeze(-2), sin[at].unsqueeze(-2)
 
-    def at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """For any positions [...], fractions too: [..., 1, d]."""
-        # in fp64: at a million tokens an fp32 angle is off by a sixteenth of a radian
-        half = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=positions.device) / self.head_dim
-        angles = positions[..., None, None].double() * self.theta**-half
-        cos, sin = angles.cos(), angles.sin()
-        return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
+    def at(self, positions: Tensor, dtype: torch.dtype, longest: int = 0) -> Rotation:
+        """For positions [...] below ``longest``: [..., 1, d]."""
+        return self.at_halves(positions * HALVES, dtype, longest)
 
-    def _table(self, positions: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        key = (device, dtype)
-        if key not in self._tables or len(self._tables[key][0]) < positions:
-            size = min(TABLE_POSITIONS, max(512, 2 * positions))
-            with torch.inference_mode(False), torch.no_grad():
-                cos, sin = self.at(torch.arange(size, device=device), dtype)
-            self._tables[key] = cos[:, 0], sin[:, 0]
-        return self._tables[key]
+    def at_halves(self, halves: Tensor, dtype: torch.dtype, longest: int = 0) -> Rotation:
+        """For positions [...] counted in halves, below ``longest`` units: [..., 1, d]."""
+        longest = LONGEST if torch.compiler.is_compiling() else max(LONGEST, longest)
+        precise = torch.float64 if dtype == torch.float64 else torch.float32
+        fine, coarse = _parts(self.head_dim, self.theta, longest, halves.device, precise)
+        cos_f, sin_f = fine[halves % COARSE].unbind(-2)
+        cos_c, sin_c = coarse[halves // COARSE].unbind(-2)
+        cos, sin = cos_c * cos_f - sin_c * sin_f, sin_c * cos_f + cos_c * sin_f
+        return _both_halves(cos, sin, dtype)
+
+
+def _both_halves(cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Rotation:
+    return torch.cat((cos, cos), -1).to(dtype)[..., None, :], torch.cat((-sin, sin), -1).to(dtype)[..., None, :]
+
+
+def _angles(head_dim: int, theta: float, positions: Tensor) -> Tensor:
+    """[..., d/2] in fp64, on the CPU."""
+    speed = float(theta) ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim)
+    return positions.double()[..., None] * speed
+
+
+def _round_up(positions: int) -> int:
+    return min(TABLE_POSITIONS, max(512, 1 << (positions - 1).bit_length()))
+
+
+@functools.lru_cache(maxsize=64)
+def _table(head_dim: int, theta: float, positions: int, device: torch.device, dtype: torch.dtype) -> Rotation:
+    """Of the first ``positions``, [positions, d] each."""
+    with torch.inference_mode(False), torch.no_grad():
+        angles = _angles(head_dim, theta, torch.arange(positions, device="cpu"))
+        cos, sin = _both_halves(angles.cos(), angles.sin(), dtype)
+        return cos[:, 0].to(device), sin[:, 0].to(device)
+
+
+@torch.compiler.assume_constant_result
+@functools.lru_cache(maxsize=64)
+def _parts(
+    head_dim: int, theta: float, longest: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the first ``COARSE`` halves, and of the multiples of it, [..., 2, d/2] each."""
+    with torch.inference_mode(False), torch.no_grad():
+        rest = torch.arange(COARSE, device="cpu") / HALVES
+        multiples = torch.arange(-(-longest * HALVES // COARSE) + 1, device="cpu") * (COARSE // HALVES)
+        angles = [_angles(head_dim, theta, positions) for positions in (rest, multiples)]
+        fine, coarse = (torch.stack((angle.cos(), angle.sin()), -2).to(device, dtype) for angle in angles)
+    return fine, coarse
 
 
 def rotate(x_RSHd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from foveate.errors import FoveateError
 from foveate.probes.horizons import Horizon
-from foveate.spec import Attention, Run
+from foveate.spec import Fovea, Run
 
 SMALLEST_BLOCK = 16
 GROUPS_PER_BLOCK = (
@@ -43,7 +43,7 @@ def suggest(order: Horizon, topic: Horizon | None, *, layers: int) -> Suggestion
     scales = [RATIO]
     while block + groups * sum(scales) < topic.tokens:
         scales.append(RATIO * scales[-1])
-    attention = Attention(kind="fovea", block=block, groups=groups, scales=tuple(scales))
+    attention = Fovea(block=block, groups=groups, scales=tuple(scales))
     return Suggestion(
         walk=str(Run(stride=1, layers=layers, attention=attention)),
         exact=block,

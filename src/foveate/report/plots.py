@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from foveate.report.figures import COLOURS, INK, WIDTH, Plot, drawn, new_figure
 from foveate.report.results import Record, Results
 from foveate.report.units import data_size, quantity
+from foveate.spec import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH, LABEL_HEIGHT = 0.35, 0.085  # of the axes
 WIDEST_LINEAR = 32  # longest context by shortest; wider ranges are drawn on logarithmic axes
-SHADES = {"full": 1.0, "window": 0.65, "fovea": 0.4}  # of a layer, by its attention
+OPACITY = {kind.name: kind.opacity for kind in KINDS}  # of a layer, by its attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def _walks(results: Results) -> Figure:
             row = levels.index(run["stride"])
             for _ in range(run["layers"]):
                 cell = Rectangle(
-                    (depth + 0.08, row - 0.38), 0.84, 0.76, color=tint, lw=0, alpha=SHADES.get(run["attention"], 1.0)
+                    (depth + 0.08, row - 0.38), 0.84, 0.76, color=tint, lw=0, alpha=OPACITY.get(run["attention"], 1.0)
                 )
                 ax.add_patch(cell)
                 depth += 1

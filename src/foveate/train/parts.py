@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from foveate.errors import FoveateError
-from foveate.model.resample import Expand, Pool
+from foveate.model.resample import Downsample, Upsample
 from foveate.train.combinations import read_stages
 from foveate.train.settings import TrainSettings
 
@@ -50,7 +50,7 @@ def matching(model: nn.Module, patterns: Sequence[str], flag: str) -> set[str]:
 
 
 def _meant_by_word(model: nn.Module, word: str) -> set[str]:
-    kinds = {MOVES: (Pool, Expand), EMBEDDING: (nn.Embedding,)}.get(word, ())
+    kinds = {MOVES: (Downsample, Upsample), EMBEDDING: (nn.Embedding,)}.get(word, ())
     inside = {
         id(parameter) for module in model.modules() if isinstance(module, kinds) for parameter in module.parameters()
     }

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from foveate.backends import cpu
 from foveate.data.corpus import Blocks
 from foveate.data.stream import BlockStream
 from foveate.errors import FoveateError
-from foveate.model.start import SELF_LOGIT
+from foveate.model.init import SELF_LOGIT
 from foveate.train import spread
 from foveate.train.batches import BlockLoader
 from foveate.train.build import checkpoint_activations
@@ -123,6 +124,8 @@ class Trainer:
         set_seed(settings.seed % 2**32)
         if settings.gradient_checkpointing:
             checkpoint_activations(self.model)
+        if self.device.type == "cpu":
+            cpu.accelerate(self.model)
         self.names, self.stages = parts_to_train(self.model, settings)
         if settings.parallel == "fsdp" and self.world.size > 1:
             spread.shard(self.model, self.world, self.device)

@@ -5,7 +5,7 @@ import torch
 
 from contracts.walks import WALKS, small
 from foveate.model.decoder import Decoder
-from foveate.model.start import SELF_LOGIT, branch_std, init_weights
+from foveate.model.init import SELF_LOGIT, branch_std, init_weights
 
 
 def initialised(walk: str, **shape: object) -> Decoder:

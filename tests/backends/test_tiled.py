@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as torch_attention
 
 from foveate import FoveateConfig, FoveateForCausalLM
-from foveate.model.tiled import TILE, attend_in_tiles, wins
+from foveate.backends.cpu import attention
+from foveate.backends.cpu.tiled import TILE, attend_in_tiles
 
 
 def tensors(heads: int, kv_heads: int, queries: int, keys: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -64,7 +65,7 @@ def test_in_bfloat16_gradients_are_about_as_exact_as_torchs() -> None:
 @pytest.mark.parametrize("walk", ["2@1", "1@1:window8 2@4 1@1", "2@1:fovea4,groups=4,scales=4/16"])
 def test_a_training_step_in_bfloat16_uses_it_and_agrees_with_fp32(walk: str, monkeypatch) -> None:
     calls = []
-    monkeypatch.setattr("foveate.model.tiled.attend_in_tiles", lambda *args: calls.append(0) or attend_in_tiles(*args))
+    monkeypatch.setattr(attention, "attend_in_tiles", lambda *args: calls.append(0) or attend_in_tiles(*args))
     torch.manual_seed(0)
     model = FoveateForCausalLM(FoveateConfig(walk=walk, vocab_size=64, hidden_size=32, num_heads=2))
     ids = torch.randint(0, 64, (2, 200))
@@ -80,10 +81,23 @@ def test_a_training_step_in_bfloat16_uses_it_and_agrees_with_fp32(walk: str, mon
     assert torch.nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.99
 
 
-def test_a_learned_mask_is_left_to_torch() -> None:
+def test_a_learned_mask_is_left_to_torch(monkeypatch) -> None:
+    calls = []
+    monkeypatch.setattr(attention, "attend_in_tiles", lambda *args: calls.append(0) or attend_in_tiles(*args))
     q = torch.randn(1, 3, 2, 8, dtype=torch.bfloat16, requires_grad=True)
-    mask = torch.zeros(3, 3)
-    assert wins(q, None)
-    assert wins(q, mask)
-    assert not wins(q, mask.requires_grad_())
-    assert not wins(q.detach(), None)
+    k = v = torch.randn(1, 2, 3, 8, dtype=torch.bfloat16)
+    mask = torch.zeros(1, 1, 3, 3, dtype=torch.bfloat16)
+    attention.attend(q, k, v, mask, False)
+    assert calls == [0]
+    attention.attend(q, k, v, mask.requires_grad_(), False)
+    assert calls == [0]
+
+
+@pytest.mark.parametrize("walk", ["2@1", "1@1:window8 2@4 1@1", "2@1:fovea4,groups=4,scales=4/16"])
+def test_numbers_do_not_depend_on_whether_gradients_are_wanted(walk: str) -> None:
+    torch.manual_seed(0)
+    model = FoveateForCausalLM(FoveateConfig(walk=walk, vocab_size=64, hidden_size=32, num_heads=2)).bfloat16().eval()
+    ids = torch.randint(0, 64, (2, 200))
+    with torch.no_grad():
+        without = model(input_ids=ids, use_cache=False).logits
+    assert torch.equal(model(input_ids=ids, use_cache=False).logits, without)

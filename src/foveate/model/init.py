@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from foveate.model.fovea import GroupPool
-from foveate.model.resample import Expand, Lookup, Pool
+from foveate.model.resample import Downsample, Lookup, Upsample
 
 SELF_LOGIT = 10.0
 
@@ -42,9 +42,9 @@ def init_weights(module: nn.Module, std: float, init: Any = nn.init) -> None:
         init.normal_(module.weight, 0.0, std if depth is None else branch_std(std, module.out_features, depth))
     elif isinstance(module, nn.RMSNorm):
         init.ones_(module.weight)
-    elif isinstance(module, Pool) and module.kind == "attention":
+    elif isinstance(module, Downsample) and module.kind == "attention":
         init.zeros_(module.place_bias)
-    elif isinstance(module, Expand):
+    elif isinstance(module, Upsample):
         init.zeros_(module.proj.weight)
         init.zeros_(module.start)
     elif isinstance(module, GroupPool):

@@ -11,44 +11,17 @@ rows. (Measured on an AMD EPYC; on Intel's CPUs MKL, which computes what is not 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from foveate.backends.cpu.linear import accelerate
 from foveate.errors import FoveateError
-from foveate.model.linear import Linear
 
 SMALL = 1 << 19  # weights: so few are read by columns in less time than a call of oneDNN takes to begin
 FEW_ROWS = 16  # from more rows on, an int8 weight is turned into bf16 first
-
-
-@torch.no_grad()
-def store_by_columns(model: nn.Module) -> None:
-    """Store the weights of all linear layers that are in fp32 on a CPU by columns, in place.
-
-    Values, shapes and names stay. Do it before an optimizer is made: fused ones walk weights, gradients and moments in
-    the order of memory.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.weight.dtype == torch.float32 and module.weight.is_cpu:
-            module.weight.data = module.weight.data.t().contiguous().t()
-
-
-@contextlib.contextmanager
-def stored_by_rows(model: nn.Module) -> Iterator[None]:
-    """Meanwhile all weights are stored by rows, as transformers needs tied ones to be when it saves them."""
-    by_columns = [parameter for parameter in model.parameters() if not parameter.is_contiguous()]
-    for parameter in by_columns:
-        parameter.data = parameter.data.contiguous()
-    try:
-        yield
-    finally:
-        for parameter in by_columns:
-            parameter.data = parameter.data.t().contiguous().t()
 
 
 @torch.no_grad()
@@ -75,9 +48,9 @@ def pack(model: nn.Module, weights: str | None = None) -> None:
         packed: type[PackedLinear] = Int8Linear if weights else PackedLinear
         for module in list(model.modules()):
             for name, child in module.named_children():
-                if type(child) in (nn.Linear, Linear) and child.bias is None:
+                if type(child) is nn.Linear and child.bias is None:
                     setattr(module, name, packed(child))
-    store_by_columns(model)
+    accelerate(model)
 
 
 class PackedLinear(nn.Module):

@@ -1,8 +1,9 @@
-"""Attention for bfloat16 on CPUs, in training: as matrix products over tiles of queries.
+"""Attention for bfloat16 on CPUs: as matrix products over tiles of queries.
 
-torch's own kernel there takes two to three times as long as the products themselves (``foveate bench train --dtype
-bf16`` measures a step). As in that kernel, nothing of the size queries x keys is kept for the backward pass: a tile's
-probabilities are computed again.
+torch's own kernel takes two to three times as long as the products themselves (``foveate bench train --dtype bf16``
+measures a step); forward alone it is this way too, so that numbers do not depend on whether gradients are wanted. As
+in that kernel, nothing of the size queries x keys is kept for the backward pass: a tile's probabilities are computed
+again.
 
 Shape legend: R rows, H heads, K key-value heads, G = H/K queries that share a key, t queries of a tile, l its keys.
 """
@@ -17,17 +18,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 TILE = 128  # queries
-
-
-def wins(q: Tensor, mask: Tensor | None) -> bool:
-    """Whether tiles are the faster way, and can do it: they give a mask no gradient."""
-    in_training = q.requires_grad and torch.is_grad_enabled() and not (mask is not None and mask.requires_grad)
-    return (
-        in_training
-        and q.dtype is torch.bfloat16
-        and q.device.type == "cpu"
-        and not torch._C._are_functorch_transforms_active()
-    )
 
 
 def attend_in_tiles(q_RHSd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

@@ -14,118 +14,18 @@ from itertools import pairwise
 from typing import Any
 
 from foveate.errors import FoveateError, shown
+from foveate.spec.checks import check_count
+from foveate.spec.kinds import FULL, Attention, parse_attention
 
 POOLINGS = ("mean", "linear", "attention")
 EXPANDINGS = ("repeat", "linear", "attention")
-TAILS = ("keep", "log")
-OCTAVE = 4  # how much coarser each further scale of a fovea with tail=log is
 MAX_STRIDE = 65_536
 MAX_LAYERS = 1_000
 MAX_STEPS = 2_000  # runs, pools and expands
 MAX_TEXT = 100_000  # characters of a walk
 MAX_WIDTH = 1_048_576
-MAX_REACH = 1 << 30  # the largest window, block or group count in units
 
 EXAMPLE = "a walk looks like '2@1 8@4 2@1': layers@stride, starting and ending at stride 1"
-
-
-def _check_count(owner: str, name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise FoveateError(f"{owner}: {name} is {shown(value)}; it must be a whole number from {low} to {high}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attention:
-    """How the layers of a run look back, in units of the run's level.
-
-    ``full`` sees every earlier unit, ``window`` the last ``window`` units, itself included. ``fovea`` sees its own
-    block of ``block`` units and the one before it sharply, then ``groups`` groups at each of ``scales`` (units per
-    group); after the last scale comes one four times coarser, and so on (``tail="log"``: cost and memory grow with the
-    logarithm of the context), or the last scale keeps all its groups (``tail="keep"``).
-    """
-
-    kind: str = "full"
-    window: int | None = None
-    block: int = 64
-    groups: int = 16
-    scales: tuple[int, ...] = (4, 16, 64)
-    tail: str = "log"
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("full", "window", "fovea"):
-            raise FoveateError(f"attention: kind is {shown(self.kind)}; write full, windowN or fovea")
-        if self.kind == "window":
-            _check_count("attention", "window", self.window, 1, MAX_REACH)
-        elif self.window is not None:
-            raise FoveateError(f"attention: {self.kind} takes no window, got {shown(self.window)}")
-        if not isinstance(self.scales, list | tuple):
-            raise FoveateError(f"fovea: scales is {shown(self.scales)}; write several, such as (4, 16, 64)")
-        object.__setattr__(self, "scales", tuple(self.scales))
-        _check_count("fovea", "block", self.block, 1, MAX_REACH)
-        _check_count("fovea", "groups", self.groups, 1, MAX_REACH)
-        if self.tail not in TAILS:
-            raise FoveateError(f"fovea: tail is {shown(self.tail)}; write tail=keep or tail=log")
-        if not self.scales:
-            raise FoveateError("fovea: scales is empty; write for example scales=4/16/64")
-        for scale in self.scales:
-            _check_count("fovea", "scale", scale, 2, MAX_STRIDE)
-        for fine, coarse in pairwise((*self.scales[:1], *self.scales)):
-            if coarse % fine or (coarse == fine and fine != self.scales[0]):
-                raise FoveateError(f"fovea: scale {coarse} must be a multiple of the scale {fine} before it")
-        if len(set(self.scales)) != len(self.scales):
-            raise FoveateError(f"fovea: scales {shown(self.scales)} repeat; each must be larger than the one before")
-        if self.kind != "fovea":
-            return
-        if self.block % self.scales[0]:
-            raise FoveateError(
-                f"fovea: block {self.block} must be a multiple of the finest scale {self.scales[0]}, "
-                f"so that groups are whole when they leave it"
-            )
-        ratios = [coarse // fine for fine, coarse in pairwise(self.scales)] + [OCTAVE] * (self.tail == "log")
-        if self.groups < max(ratios, default=1):
-            raise FoveateError(
-                f"fovea: groups is {self.groups}; it must be at least {max(ratios)}, the ratio of neighbouring scales, "
-                f"so that each scale is seen and groups are whole when they join a coarser one"
-            )
-
-    def __str__(self) -> str:
-        if self.kind != "fovea":
-            return self.kind if self.window is None else f"window{self.window}"
-        default = Attention(kind="fovea")
-        text = "fovea" if self.block == default.block else f"fovea{self.block}"
-        if self.groups != default.groups:
-            text += f",groups={self.groups}"
-        if self.scales != default.scales:
-            text += ",scales=" + "/".join(map(str, self.scales))
-        return text if self.tail == default.tail else f"{text},tail={self.tail}"
-
-    @classmethod
-    def parse(cls, text: str) -> Attention:
-        """Read ``full``, ``windowN`` or ``fovea[W][,groups=G][,scales=4/16/64][,tail=keep|log]``."""
-        if text == "full":
-            return cls()
-        if match := re.fullmatch(r"window([0-9]{1,10})", text):
-            return cls(kind="window", window=int(match[1]))
-        head, *options = text.split(",")
-        if not (match := re.fullmatch(r"fovea([0-9]{0,10})", head)):
-            raise FoveateError(f"attention {shown(text)} is unknown; write full, window128, fovea or fovea64,groups=16")
-        chosen: dict[str, Any] = {"block": int(match[1])} if match[1] else {}
-        for option in options:
-            name, _, value = option.partition("=")
-            if name == "groups" and re.fullmatch("[0-9]{1,10}", value):
-                chosen["groups"] = int(value)
-            elif name == "scales" and re.fullmatch("[0-9]{1,10}(/[0-9]{1,10})*", value):
-                chosen["scales"] = tuple(map(int, value.split("/")))
-            elif name == "tail" and value in TAILS:
-                chosen["tail"] = value
-            else:
-                raise FoveateError(
-                    f"fovea option {shown(option)} is unknown; write groups=16, scales=4/16/64, tail=keep or tail=log"
-                )
-        return cls(kind="fovea", **chosen)
-
-
-FULL = Attention()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +40,11 @@ class Level:
 
     def __post_init__(self) -> None:
         owner = f"level {self.stride}"
-        _check_count(owner, "stride", self.stride, 1, MAX_STRIDE)
-        _check_count(owner, "width", self.width, 1, MAX_WIDTH)
-        _check_count(owner, "heads", self.heads, 1, self.width)
-        _check_count(owner, "kv_heads", self.kv_heads, 1, self.heads)
-        _check_count(owner, "feed_forward", self.feed_forward, 1, 16 * MAX_WIDTH)
+        check_count(owner, "stride", self.stride, 1, MAX_STRIDE)
+        check_count(owner, "width", self.width, 1, MAX_WIDTH)
+        check_count(owner, "heads", self.heads, 1, self.width)
+        check_count(owner, "kv_heads", self.kv_heads, 1, self.heads)
+        check_count(owner, "feed_forward", self.feed_forward, 1, 16 * MAX_WIDTH)
         if self.width % self.heads or self.head_dim % 2:
             raise FoveateError(
                 f"{owner}: width {self.width} over {self.heads} heads must give an even whole number per head"
@@ -166,10 +66,12 @@ class Run:
     attention: Attention = FULL
 
     def __post_init__(self) -> None:
-        _check_count("run", "stride", self.stride, 1, MAX_STRIDE)
-        _check_count("run", "layers", self.layers, 0, MAX_LAYERS)
+        check_count("run", "stride", self.stride, 1, MAX_STRIDE)
+        check_count("run", "layers", self.layers, 0, MAX_LAYERS)
         if not isinstance(self.attention, Attention):
-            raise FoveateError(f"run: attention is {shown(self.attention)}; pass an Attention, or parse a walk's text")
+            raise FoveateError(
+                f"run: attention is {shown(self.attention)}; pass a kind of attention, or parse a walk's text"
+            )
 
     def __str__(self) -> str:
         text = f"{self.layers}@{self.stride}"
@@ -212,7 +114,7 @@ def _read_run(word: str) -> Run:
     layers, stride = int(match[1]), int(match[2])
     if not 1 <= stride <= MAX_STRIDE:
         raise FoveateError(f"walk: stride {stride} in {word!r} must be from 1 to {MAX_STRIDE}; stride 1 is the tokens")
-    return Run(stride=stride, layers=layers, attention=Attention.parse(match[3]) if match[3] else FULL)
+    return Run(stride=stride, layers=layers, attention=parse_attention(match[3]) if match[3] else FULL)
 
 
 def parse_walk(text: str) -> tuple[Run, ...]:
@@ -309,8 +211,8 @@ class HierarchySpec:
 
     @property
     def reads_any_length(self) -> bool:
-        """Whether every layer looks back through a window or a fovea: no text is too long, and no token costs more."""
-        return self.expanding != "attention" and all(run.attention.kind != "full" for run in self.runs if run.layers)
+        """Whether no layer's work grows with the text: none is too long, and no token costs more than another."""
+        return self.expanding != "attention" and all(run.attention.flat for run in self.runs if run.layers)
 
     def level(self, stride: int) -> Level:
         return self.levels[self.strides.index(stride)]
@@ -348,7 +250,7 @@ class HierarchySpec:
             if "heads" in given:
                 shape["kv_heads"] = None
             shape |= given
-            _check_count(f"level {stride}", "width", shape["width"], 1, MAX_WIDTH)
+            check_count(f"level {stride}", "width", shape["width"], 1, MAX_WIDTH)
             shape["kv_heads"] = shape["kv_heads"] if shape["kv_heads"] is not None else shape["heads"]
             if shape["feed_forward"] is None:
                 shape["feed_forward"] = default_feed_forward(shape["width"])  # type: ignore[arg-type]
