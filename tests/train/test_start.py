@@ -144,6 +144,14 @@ def test_a_llama_goes_on_too(settings, undisturbed) -> None:
     assert changed(result.path, plain.path) == set()
 
 
+def test_a_llama_has_nothing_to_pool(settings, undisturbed) -> None:
+    plain = train(replace(settings, model="llama", walk="1@1", tokens=128))
+    again = {"from_": str(plain.path), "tokenizer": None, "walk": TrainSettings.walk, "model": "foveate"}
+    for asked in ({"pooling": "linear"}, {"expanding": "linear"}):
+        with pytest.raises(FoveateError, match=r"--(pool|expand)ing: the model of --from .* has no levels to move"):
+            train(replace(elsewhere(settings), **again, **asked, hidden=256, heads=None))
+
+
 def test_muon_steps_matrices_and_a_bad_step_leaves_no_trace(settings, monkeypatch) -> None:
     settings = replace(settings, optimizer="muon", on_nan="skip", schedule="constant", warmup=0.0, tokens=6 * 128)
     compute_loss = Trainer.compute_loss

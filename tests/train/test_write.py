@@ -77,5 +77,7 @@ def test_a_file_of_something_else_is_refused(writer, tmp_path) -> None:
         write_documents(*writer, tmp_path / "mine.jsonl", **GIVEN | {"seed": 9})
     with pytest.raises(FoveateError, match="--temperature: 0 must be above 0"):
         write_documents(*writer, tmp_path / "new.jsonl", **GIVEN | {"temperature": 0.0})
+    with pytest.raises(FoveateError, match="--length: 32 and the mark are more than the 32 positions"):
+        write_documents(*writer, tmp_path / "new.jsonl", **GIVEN | {"length": 32})
     with pytest.raises(FoveateError, match=r"cannot write .*: No such file"):
         write_documents(*writer, tmp_path / "nowhere" / "new.jsonl", **GIVEN)

@@ -38,11 +38,23 @@ class Teacher:
     Both distributions of the divergence are taken at ``temperature``; its square keeps gradients of one size.
     """
 
+    name: str
     model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     weight: float
     temperature: float
     digest: str
     answers: Answers | None = None
+
+    def check_reads(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise a ``FoveateError`` unless the tokens of ``tokenizer`` are those that the teacher reads."""
+        theirs, ours = self.tokenizer.get_vocab().items(), tokenizer.get_vocab().items()
+        added = {token for token, _ in ours - theirs} - set(tokenizer.all_special_tokens)  # such as for padding
+        if theirs - ours or added:
+            raise FoveateError(
+                f"--teacher: {self.name} reads other tokens than the model; give the model its tokenizer: "
+                f"--tokenizer {self.name}"
+            )
 
     def keeping_answers(self, blocks: Blocks, settings: TrainSettings) -> Teacher:
         """The same teacher, with what it has said of these sequences, if the settings want that kept."""
@@ -134,26 +146,22 @@ class Answers:
             raise OSError(28, "No space left on device")
 
 
-def open_teacher(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Teacher:
+def open_teacher(settings: TrainSettings, device: torch.device) -> Teacher:
     """The teacher that the settings name.
 
     Raises:
-        FoveateError: there is none; it reads other tokens, or too few; fewer are known to it than to be kept.
+        FoveateError: there is none; it has too few positions, or knows fewer tokens than are to be kept.
     """
-    model, its_tokenizer = load(str(settings.teacher), device=device)
+    name = str(settings.teacher)
+    model, tokenizer = load(name, device=device)
     check_context(model, settings.context)
-    theirs, ours = its_tokenizer.get_vocab().items(), tokenizer.get_vocab().items()
-    added = {token for token, _ in ours - theirs} - set(tokenizer.all_special_tokens)  # such as for padding
-    if theirs - ours or added:
-        raise FoveateError(
-            f"--teacher: {settings.teacher} reads other tokens than the model; give the model its tokenizer: "
-            f"--tokenizer {settings.teacher}"
-        )
     vocabulary = model.config.get_text_config().vocab_size
     if settings.teacher_top is not None and settings.teacher_top > vocabulary:
         raise FoveateError(f"--teacher-top: {settings.teacher_top} are more than the {vocabulary:,} tokens there are")
     return Teacher(
+        name=name,
         model=model.requires_grad_(False),
+        tokenizer=tokenizer,
         weight=WEIGHT if settings.distill is None else settings.distill,
         temperature=settings.temperature or TEMPERATURE,
         digest=weights_digest(model),

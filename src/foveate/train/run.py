@@ -158,9 +158,11 @@ class _Session:
         device = world.device(pick_device(self.settings.device))
         self.settings = replace(self.settings, dtype=pick_dtype(self.settings.dtype, device))
         start = self._start(checkpoint)
+        teacher = None if self.settings.teacher is None else open_teacher(self.settings, device)
         tokenizer = world.on_main(lambda: self._tokenizer(checkpoint)) if start is None else start[1]
         check_training_memory(self.settings, vocabulary_size(tokenizer), device, processes=world.size)
-        teacher = None if self.settings.teacher is None else open_teacher(self.settings, tokenizer, device)
+        if teacher is not None:
+            teacher.check_reads(tokenizer)
         data = world.first_on_node(lambda: self._data(tokenizer))
         identity = data_fingerprint(self.settings)
         notes = {
@@ -305,8 +307,7 @@ class _Session:
     def _tokenizer(self, checkpoint: Checkpoint | None) -> PreTrainedTokenizerBase:
         if checkpoint is not None:
             return load_tokenizer(checkpoint.path)
-        settings = self.settings
-        return make_tokenizer(settings.tokenizer, self._tokenizer_texts)
+        return make_tokenizer(self.settings.tokenizer, self._tokenizer_texts)
 
     def _tokenizer_texts(self) -> Iterator[str]:
         settings = self.settings

@@ -28,6 +28,7 @@ SHAPE = {  # setting: field of a configuration
     "kv_heads": "num_key_value_heads",
     "ff": "intermediate_size",
 }
+MOVES = ("pooling", "expanding")
 
 
 def open_start(settings: TrainSettings) -> tuple[TrainSettings, PreTrainedModel, PreTrainedTokenizerBase]:
@@ -45,10 +46,17 @@ def open_start(settings: TrainSettings) -> tuple[TrainSettings, PreTrainedModel,
     if kind == "foveate":
         shape |= {name: getattr(config, name) for name in ("walk", "levels", "pooling", "expanding")}
     else:
-        shape |= {"walk": f"{config.num_hidden_layers}@1"}
+        plain = TrainSettings()  # it has no moves
+        shape |= {"walk": f"{config.num_hidden_layers}@1", "levels": None}
+        shape |= {name: getattr(plain, name) for name in MOVES}
     adopted = replace(settings, model=kind, **shape)
     for setting in fields(settings):
         asked, its = getattr(settings, setting.name), getattr(adopted, setting.name)
+        if kind == "llama" and setting.name in MOVES and asked != its:
+            raise FoveateError(
+                f"{flag_name(setting.name)}: the model of --from {settings.from_} has no levels to move between; "
+                "leave it out"
+            )
         if asked not in (setting.default, its):
             raise FoveateError(
                 f"{flag_name(setting.name)}: the model of --from {settings.from_} has {its}, not {asked}; leave it out"

@@ -18,7 +18,7 @@ from foveate.data.decode import decode_text
 from foveate.data.prompt import document_mark
 from foveate.errors import FoveateError
 from foveate.files import is_disk_full
-from foveate.scoring import check_context
+from foveate.scoring import position_limit
 from foveate.train.sample import only_ends
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def write_documents(
     Raises:
         FoveateError: options out of range; a file that holds something else; a full disk.
     """
-    check_context(model, length + 1)
+    limit = position_limit(model)
+    if limit is not None and length + 1 > limit:
+        raise FoveateError(f"--length: {length} and the mark are more than the {limit} positions that the model has")
     if not 0 < temperature <= 100:
         raise FoveateError(f"--temperature: {temperature:g} must be above 0 and at most 100")
     drawn_with = {"model": name, "seed": seed, "temperature": temperature, "length": length, "batch": batch}
