@@ -25,6 +25,8 @@ EXAMPLES = """examples:
   foveate train --walk "2@1 8@4 2@1" --data my-texts/ --tokens 10M --out runs/mine
   foveate train --walk hourglass:24 --hidden 512 --data "corpus/*.jsonl.xz" --tokenizer bpe:16384 --tokens 1.5G
   foveate train --resume runs/mine                      go on where it stopped
+  foveate train --from runs/mine --data other/ --lora 8 --out runs/tuned           other data, adapters merged
+  foveate train --walk "1@1 8@4 1@1" --teacher runs/big --teacher-top 32 --data my-texts/ --out runs/student
   torchrun --nproc-per-node 8 -m foveate train ...      on eight GPUs: the same command, the same run
   foveate train --config runs/mine/foveate.yaml --out runs/again"""
 

@@ -63,7 +63,9 @@ class Trackers:
         values = {f"{record['kind']}/{name}": value for name, value in record.items() if isinstance(value, float)}
         for tracker in list(self.trackers):
             try:
-                tracker.log(values, step=record["step"])
+                # accelerate 1.10 tells trackio no step
+                told = tracker.tracker if tracker.name == "trackio" else tracker
+                told.log(values, step=record["step"])
             except Exception as error:  # of which kind depends on the service
                 self.trackers.remove(tracker)
                 self.note(f"{tracker.name} is told no more, it failed: {first_line(error)}")
