@@ -16,8 +16,8 @@ from torch.nn.functional import pad
 from variants import add_convolutions
 
 from foveate.errors import FoveateError
-from foveate.model.layers import Layer, Run
-from foveate.model.resample import Expand, Pool
+from foveate.model.layers import Layer, Stack
+from foveate.model.resample import Downsample, Upsample
 from foveate.model.rotary import Rotary
 from foveate.train.build import decayed_parameters
 
@@ -59,7 +59,7 @@ class ValueResidual(nn.Module):
 class OverlappingPool(nn.Module):
     """Units of 2k members, k of them the unit's own: a softmax over members for every channel, as in DeepSeek-V4."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Downsample) -> None:
         super().__init__()
         if pool.kind != "mean":
             raise FoveateError(f"--overlap: it takes the place of mean pooling, not of {pool.kind}")
@@ -118,7 +118,7 @@ def add_value_residuals(model: Any) -> None:
 
 def overlap_pools(model: Any) -> None:
     for step in model.model.decoder.steps:
-        if isinstance(step, Pool):
+        if isinstance(step, Downsample):
             overlapping = OverlappingPool(step)
             step.add_module("overlapping", overlapping)
             step.forward = overlapping.forward
@@ -126,20 +126,20 @@ def overlap_pools(model: Any) -> None:
 
 def gate_expansions(model: Any) -> None:
     for step in model.model.decoder.steps:
-        if isinstance(step, Expand):
+        if isinstance(step, Upsample):
             gate = ExpandGate(step.fine.width, model.config.rms_norm_eps)
             _after(step, "gate", gate, lambda _, inputs, y, change=gate: change(inputs[0], y))
 
 
 def set_coarse_theta(model: Any, theta: float) -> None:
     """Rotary base ``theta`` at stride 4, a fourth of it for each further factor of 4."""
-    for run in [module for module in model.modules() if isinstance(module, Run) and module.stride > 1]:
+    for run in [module for module in model.modules() if isinstance(module, Stack) and module.stride > 1]:
         level = model.config.spec.level(run.stride)
         run.rotary = Rotary(level.head_dim, theta * 4 / run.stride)
 
 
-def _layers(model: Any) -> list[tuple[Run, Layer]]:
-    runs = [module for module in model.modules() if isinstance(module, Run)]
+def _layers(model: Any) -> list[tuple[Stack, Layer]]:
+    runs = [module for module in model.modules() if isinstance(module, Stack)]
     return [(run, layer) for run in runs for layer in run.layers]
 
 
