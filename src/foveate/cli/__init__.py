@@ -35,6 +35,7 @@ COMMANDS = (
     "export",
     "serve",
     "ask",
+    "zoom",
     "app",
 )
 

@@ -10,7 +10,7 @@ Shape legend: H query heads, K key heads, G query heads of a key head, C sampled
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ STEPS = (0, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192)  # groups opened that are tr
 QUERIES = 128  # sampled per text: its last ones
 
 
-@torch.no_grad()
 def calibrate(
     model: Any, texts: Sequence[Tensor], plan: ZoomPlan, *, progress: Callable[[int], None] = lambda done: None
 ) -> list[ZoomPlan]:
@@ -44,7 +43,15 @@ def calibrate(
     """
     if isinstance(plan.opened, tuple):
         raise FoveateError(f"calibration begins with one number, not with opened={shown(plan.opened)}")
-    least = plan.near + plan.sinks + plan.block + QUERIES
+    return plans_of(head_errors(model, texts, plan, progress=progress), plan, model.config.num_hidden_layers)
+
+
+@torch.no_grad()
+def head_errors(
+    model: Any, texts: Sequence[Tensor], plan: ZoomPlan, *, progress: Callable[[int], None] = lambda done: None
+) -> dict[int, Tensor]:
+    """For each layer that zooms what its key heads' errors cost by ``STEPS`` groups opened, [K, steps]."""
+    least = shortest_text(plan)
     short = [text.shape[1] for text in texts if text.shape[1] < least]
     if short or not texts:
         raise FoveateError(f"calibration needs texts of {least} tokens or more; got {short or 'none'}")
@@ -62,10 +69,20 @@ def calibrate(
                 progress(done + 1)
         finally:
             interface.measure = None
-    layers = sorted(errors)
-    budgets = allot(torch.stack([errors[layer] for layer in layers]), plan.opened)
-    plans = [plan] * model.config.num_hidden_layers
-    for layer, row in zip(layers, budgets, strict=True):
+    return errors
+
+
+def shortest_text(plan: ZoomPlan) -> int:
+    """The fewest tokens of a text to calibrate on: a block of them is far."""
+    return plan.near + plan.sinks + plan.block + QUERIES
+
+
+def plans_of(errors: Mapping[int, Tensor], plan: ZoomPlan, layers: int) -> list[ZoomPlan]:
+    """``plan`` for each layer, with budgets by head, as the errors of its heads want them."""
+    assert isinstance(plan.opened, int)
+    names = sorted(errors)
+    plans = [plan] * layers
+    for layer, row in zip(names, allot(torch.stack([errors[name] for name in names]), plan.opened), strict=True):
         plans[layer] = replace(plan, opened=tuple(row))
     return plans
 
