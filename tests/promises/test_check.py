@@ -50,6 +50,15 @@ def test_a_model_is_left_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_tokenizers_padding_is_used() -> None:
+    read: list[Tensor] = []
+    model = llama()
+    model.model.embed_tokens.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    tokenizer = type("Tokenizer", (), {"pad_token_id": VOCAB - 1})()
+    foveate.check(model, tokenizer, promises=["left-padding"], length=4)
+    assert any((ids[:, 0] == VOCAB - 1).all() and ids.shape[1] > 4 for ids in read)
+
+
 def test_quick_and_names_choose() -> None:
     assert len(foveate.check(llama(), quick=True).findings) == sum(promise.quick for promise in PROMISES)
     report = foveate.check(llama(), promises=["cached", "causal"])

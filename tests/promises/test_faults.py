@@ -45,11 +45,11 @@ def test_a_sound_model_keeps_all(make: Any, dtype: torch.dtype) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral", "mixtral"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral", "mixtral", "gpt2"])
 def test_no_false_alarm(name: str, dtype: torch.dtype) -> None:
     from foveate.promises.architectures import tiny_model
 
-    report = foveate.check(tiny_model(name, seed=1).to(dtype), promises=[*FAST, "half-precision"], seed=1)
+    report = foveate.check(tiny_model(name, seed=1, dtype=dtype), promises=[*FAST, "half-precision"], seed=1)
     assert report.broken == [] and report.not_offered == [], str(report)
 
 

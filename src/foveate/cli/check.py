@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", action="extend", metavar="PROMISE", help="check these promises alone")
     parser.add_argument("--quick", action="store_true", help="the most important promises alone, on shorter texts")
     parser.add_argument("--length", type=length, metavar="N", help="tokens of the longest text (default: 24, or more)")
-    parser.add_argument("--dtype", default="fp32", metavar="T", help="fp32, bf16, fp16 or float64 (default: fp32)")
+    parser.add_argument("--dtype", default="fp32", metavar="T", help="fp32, bf16, fp16 or auto (default: fp32)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--threads", type=count, metavar="N", help="threads of the CPU (default: torch's choice)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of texts and tiny models (default: 0)")
@@ -80,20 +80,18 @@ def _subjects(args: argparse.Namespace) -> list[tuple[str, bool]]:
 
 def _check(args: argparse.Namespace, name: str, *, tiny: bool) -> Report:
     from foveate.devices import pick_device, read_dtype
-    from foveate.loading import load, quiet_transformers
+    from foveate.loading import load_model, quiet_transformers
     from foveate.promises.check import check
 
-    tokenizer: Any = None
     if tiny:
         from foveate.promises.architectures import tiny_model
 
         with quiet_transformers():
-            model: Any = tiny_model(name, seed=args.seed).to(read_dtype(args.dtype)).to(pick_device(args.device))
+            model: Any = tiny_model(name, seed=args.seed, dtype=read_dtype(args.dtype)).to(pick_device(args.device))
     else:
-        model, tokenizer = load(name, device=args.device, dtype=args.dtype)
+        model = load_model(name, device=args.device, dtype=args.dtype)
     report = check(
         model,
-        tokenizer,
         promises=args.only,
         quick=args.quick,
         length=args.length,

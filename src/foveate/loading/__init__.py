@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["load", "model_folder", "pick_device", "quiet_transformers"]
+__all__ = ["load", "load_model", "model_folder", "pick_device", "quiet_transformers"]
 
 
 def load(
@@ -36,28 +36,49 @@ def load(
     Raises:
         FoveateError: nothing there; a file missing or cut short, by name; pickled weights; not a causal language model.
     """
-    from foveate.backends import cpu
     from foveate.data.tokenizer import CHOICES, load_tokenizer
 
     if str(path).endswith(".gguf"):
         model, tokenizer = _load_gguf(Path(path), read_dtype(dtype))
-    else:
-        folder = model_folder(fetch_model(str(path)) if is_hub_name(path) else path)
-        weights = check_weights(folder)
-        config = _read_config(folder)
-        model = _load_model(folder, config, weights, read_dtype(dtype))
-        try:
-            with quiet_transformers():
-                tokenizer = load_tokenizer(folder)
-        except FoveateError as error:
-            reason = str(error).removesuffix(f"; {CHOICES}")
-            raise FoveateError(f"the model's {reason}; save one into its folder") from None
-    check_values(model, Path(path))
+        return _placed(model, Path(path), device), tokenizer
+    folder = _local_folder(path)
+    model = _read_model(folder, dtype)
+    try:
+        with quiet_transformers():
+            tokenizer = load_tokenizer(folder)
+    except FoveateError as error:
+        reason = str(error).removesuffix(f"; {CHOICES}")
+        raise FoveateError(f"the model's {reason}; save one into its folder") from None
+    return _placed(model, Path(path), device), tokenizer
+
+
+def load_model(
+    path: str | Path, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> PreTrainedModel:
+    """The model alone, as ``load`` has it: its folder needs no tokenizer."""
+    if str(path).endswith(".gguf"):
+        return _placed(_load_gguf(Path(path), read_dtype(dtype))[0], Path(path), device)
+    return _placed(_read_model(_local_folder(path), dtype), Path(path), device)
+
+
+def _local_folder(path: str | Path) -> Path:
+    return model_folder(fetch_model(str(path)) if is_hub_name(path) else path)
+
+
+def _read_model(folder: Path, dtype: str | torch.dtype | None) -> PreTrainedModel:
+    weights = check_weights(folder)
+    return _load_model(folder, _read_config(folder), weights, read_dtype(dtype))
+
+
+def _placed(model: PreTrainedModel, path: Path, device: str | torch.device | None) -> PreTrainedModel:
+    from foveate.backends import cpu
+
+    check_values(model, path)
     place: Any = pick_device(device or "auto")  # Any: transformers' stubs hide what Module.to takes
     model = model.to(place).eval()
     if model.config.model_type == "foveate":
         cpu.accelerate(model)
-    return model, tokenizer
+    return model
 
 
 def model_folder(path: str | Path) -> Path:

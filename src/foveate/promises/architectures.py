@@ -181,8 +181,10 @@ def tiny_config(name: str) -> Any:
         raise FoveateError(f"no tiny {name} can be configured: {first_line(error)}") from error
 
 
-def tiny_model(name: str, *, seed: int = 0) -> nn.Module:
+def tiny_model(name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A random model of a model type, in which nothing is zero: what is would hide its part of the model.
+
+    It is made in ``dtype``, as a loaded one is: ``model.to(dtype)`` would round what positions are turned by too.
 
     Raises:
         FoveateError: no such type, or no small one can be built.
@@ -197,7 +199,7 @@ def tiny_model(name: str, *, seed: int = 0) -> nn.Module:
                 size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
             if size > LARGEST:
                 raise ValueError(f"it would still have {size:,} parameters")
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         except Exception as error:  # of which kind depends on the class
             raise FoveateError(f"no tiny {name} can be built: {first_line(error)}") from error
         with torch.no_grad():

@@ -81,8 +81,11 @@ class Subject:
 
     @property
     def padding_id(self) -> int:
-        given = getattr(self.config, "pad_token_id", None)
-        return given if isinstance(given, int) and 0 <= given < self.vocab_size else 0
+        for owner in (self.tokenizer, self.config):
+            given = getattr(owner, "pad_token_id", None)
+            if isinstance(given, int) and 0 <= given < self.vocab_size:
+                return given
+        return 0
 
     def plain_ids(self) -> Tensor:
         """The ids [N] that rows are made of: those that no configuration gives a meaning of its own."""
