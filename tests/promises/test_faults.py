@@ -58,3 +58,11 @@ def test_half_precision_is_not_blind(what: str) -> None:
     fault = next(fault for fault in FAULTS if fault.what == what)
     found = foveate.check(planted(fault).bfloat16(), promises=[fault.promise]).broken[0]
     assert found.layer == fault.layer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("walk", ["2@1", "1@1 2@4 1@1", "0@1 1@4 1@1:window3", "1@1:fovea4,groups=4,scales=2/4"])
+def test_our_own_walks_keep_all(walk: str) -> None:
+    config = foveate.FoveateConfig(walk=walk, vocab_size=37, hidden_size=16, num_attention_heads=2)
+    report = foveate.check(foveate.FoveateForCausalLM(config), promises=FAST)
+    assert report.broken == [] and report.not_offered == [], str(report)

@@ -22,9 +22,6 @@ from foveate.promises.watch import Watch, first_difference, watching
 TIMES, TIMES_IN_HALF = 5.0, 0.5
 FIRM = 50.0  # how much further is a fault where no finer arithmetic can settle the doubt
 SURE = 500.0  # how much further is a fault in single precision, whatever a finer one says
-# In double precision rounding of single precision all but goes, though a model that computes a part in single precision
-# whatever it is given, as state spaces do, keeps a little of it; a fault stays as large.
-SHRINKS = 10.0
 SEEDS = (11, 12)
 PATIENCE = 6.0  # seconds for making an input small
 # how models, and autograd where a cache is written in place, say that something cannot be done
@@ -185,12 +182,10 @@ class Judge:
                 if outcome.excess < FIRM / self.times
                 else ""
             )
+        if again.broken:
+            return ""
         dtype = str(finer.subject.dtype).removeprefix("torch.")
-        if not again.broken:
-            return f"rounding: gone in {dtype}"
-        if self.subject.dtype.itemsize >= 4 and again.worst * SHRINKS < outcome.worst:
-            return f"rounding: {outcome.worst / again.worst:.0f} times smaller in {dtype}"
-        return ""
+        return f"rounding: gone in {dtype}"
 
     def _in_finer_dtype(self) -> Judge | None:
         if self._finer is None and (subject := self.subject.finer()) is not None:
