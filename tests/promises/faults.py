@@ -120,13 +120,18 @@ def begins_positions_anew(model: Any) -> None:
     override(model.model.rotary_emb, forward)
 
 
+def cache_in(given: dict[str, Any]) -> Any:
+    """The cache that a layer is given: transformers 5.24 has another name for it."""
+    return given.get("cache", given.get("past_key_values"))
+
+
 def with_cache(model: Any, change: Callable[[Any], None]) -> None:
     """``change(layer)`` of the cache of layer 1 whenever layer 1 has been read."""
 
     def forward(self: Any, original: Any, *args: Any, **kwargs: Any) -> Any:
         out = original(*args, **kwargs)
-        if kwargs.get("past_key_values") is not None:
-            change(kwargs["past_key_values"].layers[1])
+        if (cache := cache_in(kwargs)) is not None:
+            change(cache.layers[1])
         return out
 
     override(attention_of(model), forward)
@@ -141,9 +146,10 @@ def forgets_the_first_key(model: Any) -> None:
 
 
 def writes_chunks_backwards(model: Any) -> None:
-    def forward(self: Any, original: Any, hidden_states: Tensor, past_key_values: Any = None, **kwargs: Any) -> Any:
-        before = past_key_values.get_seq_length() if past_key_values is not None else 0
-        out = original(hidden_states, past_key_values=past_key_values, **kwargs)
+    def forward(self: Any, original: Any, hidden_states: Tensor, **kwargs: Any) -> Any:
+        cache = cache_in(kwargs)
+        before = cache.get_seq_length() if cache is not None else 0
+        out = original(hidden_states, **kwargs)
         if before and hidden_states.shape[1] > 1:
             out = (out[0].roll(1, 1), *out[1:])
         return out
