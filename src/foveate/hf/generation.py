@@ -19,7 +19,7 @@ class FoveateGenerationMixin(GenerationMixin):
     """Of a model with ``own_cache``. transformers takes a class with GenerationMixin in a base's name to generate."""
 
     @functools.wraps(GenerationMixin.generate)
-    def generate(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def generate(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override, unused-ignore]
         cache = take_cache(kwargs)
         if cache is not None:
             kwargs[CACHE] = cache
@@ -63,7 +63,7 @@ class FoveateGenerationMixin(GenerationMixin):
         else:
             cache.stop_recording()  # assisted decoding switches it on after this
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
+    def prepare_inputs_for_generation(  # type: ignore[override, unused-ignore]
         self,
         input_ids: Tensor,
         next_sequence_length: int | None = None,

@@ -84,11 +84,17 @@ def _table(head_dim: int, theta: float, positions: int, device: torch.device, dt
 
 
 @torch.compiler.assume_constant_result
-@functools.lru_cache(maxsize=64)
 def _parts(
     head_dim: int, theta: float, longest: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the first ``COARSE`` halves, and of the multiples of it, [..., 2, d/2] each."""
+    return _make_parts(head_dim, theta, longest, device, dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _make_parts(
+    head_dim: int, theta: float, longest: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False), torch.no_grad():
         rest = torch.arange(COARSE, device="cpu") / HALVES
         multiples = torch.arange(-(-longest * HALVES // COARSE) + 1, device="cpu") * (COARSE // HALVES)
