@@ -54,6 +54,8 @@ def steps(data: Path | None, out: Path) -> dict[str, list[list[str]]]:
         found["rare"].append([*map(str, (*probe, *pair, "--out", out / f"rare/{seed}"))])
     pair = [out / "depth/2M-plain-4", out / "depth/2M-late30_as_good-0"]  # at equal bits per byte
     found["rare"].append([*map(str, (*probe, *pair, "--out", out / "rare/as-good"))])
+    pair = [out / "muon/lr-0.008-plain-0", out / "muon/lr-0.008-late30-0"]
+    found["rare"].append([*map(str, (*probe[:-1], "500k", *pair, "--out", out / "rare/muon"))])
     runs = {"bytes-full": "retina/bytes-full-0", "bytes-retina": "retina/bytes-retina-0"}
     runs |= {"bpe-full": "retina/bpe-full-0", "bpe-retina": "retina/bpe-retina-0"}
     runs |= {"plain-1M": "rates/lr-0.008-plain-0", "late30-1M": "rates/lr-0.004-late30-0"}
