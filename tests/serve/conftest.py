@@ -12,7 +12,7 @@ import torch
 # `pip install foveate[serve]` brings what these tests are about
 collect_ignore_glob = [] if all(map(importlib.util.find_spec, ("fastapi", "uvicorn", "openai"))) else ["*"]
 if not collect_ignore_glob:
-    from serve.serving import make_engine, served
+    from serve.serving import make_engine, serving
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,7 +30,7 @@ def engine() -> Any:
 
 @pytest.fixture(scope="session")
 def address(engine: Any, _one_thread: None) -> Iterator[str]:
-    with served(engine) as address:
+    with serving(engine) as address:
         yield address
 
 

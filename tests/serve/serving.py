@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-import uvicorn
 
 from foveate import FoveateForCausalLM
 from foveate.data.tokenizer import make_tokenizer
-from foveate.serve import build_app, build_engine, listen
+from foveate.serve import build_app, build_engine, served
 from foveate.serve.engine import Engine
-from foveate.serve.server import PromptProtocol, Server
 from hf.models import make_model
 
 CONTEXT = 64
@@ -39,28 +36,8 @@ def make_engine(model: Any = None, tokenizer: Any = None, **limits: int) -> Engi
 
 
 @contextlib.contextmanager
-def served(engine: Engine, *, keep_alive: int = 30, **options: Any) -> Iterator[str]:
+def serving(engine: Engine, *, keep_alive: int = 30, **options: Any) -> Iterator[str]:
     """The address while it is served, in a thread."""
-    bound = listen("127.0.0.1", 0)
     app = build_app(engine, **{"name": "moon", "hosts": ("127.0.0.1",), **options})
-    ready = threading.Event()
-    config = uvicorn.Config(
-        app,
-        log_level="error",
-        lifespan="on",
-        http=PromptProtocol,
-        ws="none",
-        timeout_graceful_shutdown=1,
-        timeout_keep_alive=keep_alive,
-    )
-    server = Server(config, engine, ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    assert ready.wait(30)
-    try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    finally:
-        engine.interrupt()
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
+    with served(app, engine, keep_alive=keep_alive) as address:
+        yield address

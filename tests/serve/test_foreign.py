@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from foveate.serve.engine import Event, Job
 from foveate.serve.foreign import ForeignEngine
-from serve.serving import make_engine, served
+from serve.serving import make_engine, serving
 from serve.test_batching import GREEDY
 
 
@@ -29,7 +29,7 @@ def llama() -> Any:
 def client(llama: Any) -> Iterator[Any]:
     from openai import OpenAI
 
-    with served(make_engine(llama)) as address:
+    with serving(make_engine(llama)) as address:
         yield OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=60)
 
 

@@ -14,7 +14,7 @@ from foveate.errors import FoveateError
 from foveate.serve import listen, server
 from foveate.serve.guard import Guard, room_for_body
 from foveate.serve.reading import Reader
-from serve.serving import byte_model, byte_tokenizer, make_engine, served
+from serve.serving import byte_model, byte_tokenizer, make_engine, serving
 
 JSON = {"Content-Type": "application/json"}
 
@@ -72,7 +72,7 @@ def test_encoding_leaves_the_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
             answered.set()
             assert (await slow).status_code == 200
 
-    with served(make_engine()) as address:
+    with serving(make_engine()) as address:
         asyncio.run(both(address))
 
 
@@ -121,13 +121,13 @@ def raw(address: str, data: bytes) -> bytes:
 @pytest.mark.parametrize("data", [b"", b"GET / HT", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET"])
 def test_connections_that_say_nothing_are_closed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.05)
-    with served(make_engine(), keep_alive=1) as address:
+    with serving(make_engine(), keep_alive=1) as address:
         answer = raw(address, data)
     assert answer.startswith(b"HTTP/1.1 200") == (b"health" in data)
 
 
 def test_requests_that_never_end_are_refused() -> None:
-    with served(make_engine(), seconds=0.05) as address:
+    with serving(make_engine(), seconds=0.05) as address:
         head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         answer = raw(address, head + b"Content-Length: 50\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408")
@@ -137,7 +137,7 @@ def test_requests_that_never_end_are_refused() -> None:
 def test_too_many_at_once_are_told_to_wait() -> None:
     engine = make_engine(byte_model(), batch=1, queue=1)
     engine.start = lambda: None  # type: ignore[method-assign]  # nobody is answered
-    with served(engine) as address:
+    with serving(engine) as address:
 
         async def three() -> list[int]:
             async with httpx.AsyncClient(base_url=address, timeout=30) as client:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from foveate.data.tokenizer import make_tokenizer
-from serve.serving import byte_model, make_engine, served
+from serve.serving import byte_model, make_engine, serving
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -40,7 +40,7 @@ def test_abandoned_requests_end(stream: bool) -> None:
                 pass
             return dict(health)
 
-    with served(engine) as address:
+    with serving(engine) as address:
         assert asyncio.run(leave(address)) == {"status": "ok", "waiting": 0, "writing": 0}
 
 

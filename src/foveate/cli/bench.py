@@ -24,7 +24,8 @@ EXAMPLES = """examples:
   foveate bench decode --walk 12@1 --peer llama --peer llama-static --dtype fp32 --dtype bf16 --batch 1 --batch 16
   foveate bench decode --walk 12@1 --walk "2@1 8@4 2@1" --walk 12@1:fovea --context 1k --context 64k --plot growth
   foveate bench memory --walk 14@1 --walk "0@1 14@16 8@4 8@1" --hidden 512 --context 512
-  foveate bench train --walk 12@1 --walk "2@1 8@4 2@1" --peer llama --hidden 512 --json"""
+  foveate bench train --walk 12@1 --walk "2@1 8@4 2@1" --peer llama --hidden 512 --json
+  foveate bench serve --walk "2@1 8@4 2@1" --hidden 512 --streams 16"""
 
 TRAIN_DTYPES = ("fp32", "bf16", "float32", "bfloat16")
 TABLE_WIDTH = 200  # where no terminal says how wide it is
@@ -69,6 +70,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_common(train, context="512", batch=8, dtype="bf16", dtypes=TRAIN_DTYPES)
     train.add_argument("--repeats", type=count, default=5, metavar="N", help="steps of each (default: 5)")
+    serve = kinds.add_parser(
+        "serve",
+        help="tokens per second of a server, to streams at once and one after another",
+        description="Tokens per second that a server with random weights streams to clients of this machine: to all of "
+        "them at once, and to one after another, in turn. Prompts are half to one and a half times --prompt long.",
+        epilog=EXAMPLES,
+    )
+    _add_serve(serve)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    add_shape_arguments(parser, several=True)
+    parser.add_argument("--streams", type=count, default=16, metavar="N", help="requests at once (default: 16)")
+    parser.add_argument("--prompt", type=length, default=64, metavar="N", help="tokens of a prompt (default: 64)")
+    parser.add_argument("--tokens", type=count, default=64, metavar="N", help="tokens of an answer (default: 64)")
+    parser.add_argument("--repeats", type=count, default=3, metavar="N", help="repeats in turn (default: 3)")
+    dtypes = (*DTYPES, "int8")
+    parser.add_argument(
+        "--dtype", choices=dtypes, action="append", metavar="T", help=f"{', '.join(dtypes)}, repeatable (default: fp32)"
+    )
+    _add_machine(parser)
+    parser.set_defaults(
+        context=None, default_context=0, batch=None, default_batch=1, default_dtype="fp32", against=None, peer=[]
+    )
 
 
 def _add_common(
@@ -93,6 +118,10 @@ def _add_common(
     )  # fmt: skip
     parser.set_defaults(default_context=int(context), default_batch=batch, default_dtype=dtype)
     parser.add_argument("--against", metavar="NAME", help="the walk or peer that ratios are to (default: the first)")
+    _add_machine(parser)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocab", type=count, default=4096, metavar="N", help="rows of the embedding (default: 4096)")
     parser.add_argument("--threads", type=count, metavar="N", help="threads of the CPU (default: torch's choice)")
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda or mps (default: cpu)")
@@ -125,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
         folder = Path(args.plot).expanduser()
         check_folder(folder)
     records = []
-    for record in {"decode": _decode, "memory": _memory, "train": _train}[args.kind](args):
+    for record in {"decode": _decode, "memory": _memory, "train": _train, "serve": _serve}[args.kind](args):
         records.append(record)
         if args.json:
             print(json.dumps(record), flush=True)
@@ -261,13 +290,36 @@ def _train(args: argparse.Namespace) -> Iterator[Record]:
                     yield result.to_json()
 
 
+def _serve(args: argparse.Namespace) -> Iterator[Record]:
+    import torch
+
+    from foveate.bench.peers import make_models, ready_to_decode
+    from foveate.bench.serving import time_serving
+
+    for dtype in args.dtype:
+        rounded = dtype == "int8"
+        models = make_models(
+            args.shapes,
+            [],
+            vocab_size=args.vocab,
+            positions=4 * (args.prompt + args.tokens),
+            device=args.device,
+            dtype=torch.bfloat16 if rounded else getattr(torch, dtype),
+        )
+        ready_to_decode(models, "int8" if rounded else None)
+        sizes = {"streams": args.streams, "prompt": args.prompt, "tokens": args.tokens, "repeats": args.repeats}
+        for result in time_serving(models, **sizes):
+            yield result.to_json()
+
+
 def _print(kind: str, records: list[Record]) -> None:
     from rich.console import Console
 
-    from foveate.report.bench_tables import decode_table, memory_table, profile_table, train_table
+    from foveate.report.bench_tables import decode_table, memory_table, profile_table, serve_table, train_table
 
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    console.print({"decode": decode_table, "memory": memory_table, "train": train_table}[kind](records))
+    tables = {"decode": decode_table, "memory": memory_table, "train": train_table, "serve": serve_table}
+    console.print(tables[kind](records))
     for record in records:
         if record.get("profile"):
             console.print(profile_table(record))

@@ -82,6 +82,26 @@ def train_table(records: Sequence[Record]) -> Group:
     return _table(title, columns, records)
 
 
+def serve_table(records: Sequence[Record]) -> Group:
+    """Of ``foveate bench serve``."""
+    first = records[0]
+    title = (
+        f"{first['streams']} streams of {first['tokens']} tokens after about {first['prompt']} on {first['device']}, "
+        f"{first['threads']} threads; median (low–high) of {first['repeats']}, the ratio turn by turn"
+    )
+    columns: list[Column] = [
+        ("walk", _name),
+        ("dtype", lambda r: r["dtype"]),
+        ("params", lambda r: quantity(r["params"])),
+        ("tokens/s", lambda r: _spread(r["together_per_s"], r["together_low"], r["together_high"], quantity)),
+        ("one by one", lambda r: _spread(r["apart_per_s"], r["apart_low"], r["apart_high"], quantity)),
+        ("ratio", _ratio),
+        ("first token", lambda r: f"{r['first_ms']:.0f} ms"),
+        ("one by one", lambda r: f"{r['first_ms_apart']:.0f} ms"),
+    ]
+    return _table(title, columns, records)
+
+
 def memory_table(records: Sequence[Record]) -> Group:
     """Of ``foveate bench memory``."""
     first = records[0]

@@ -13,6 +13,6 @@ if missing:
     raise FoveateError(f"serving needs {', '.join(missing)}: pip install 'foveate[serve]'")
 
 from foveate.serve.app import build_app, build_engine  # noqa: E402
-from foveate.serve.server import listen, run  # noqa: E402
+from foveate.serve.server import listen, run, served  # noqa: E402
 
-__all__ = ["build_app", "build_engine", "listen", "run"]
+__all__ = ["build_app", "build_engine", "listen", "run", "served"]

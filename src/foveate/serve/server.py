@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,7 @@ from foveate.serve.engine import Engine
 
 HEAD_SECONDS = 15.0  # a connection may take to say what it wants
 GRACE = 1  # seconds that streams have to tell that they end
+KEEP_ALIVE = 30  # seconds between requests of a connection
 CONNECTIONS = 1024
 
 
@@ -45,21 +48,41 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(app: Any, engine: Engine, bound: socket.socket, announce: Callable[[], None]) -> None:
     """Answer requests until interrupted; ``announce`` is called once connections are accepted."""
-    config = uvicorn.Config(
-        app,
-        log_level="error",
-        access_log=False,
-        lifespan="on",
-        http=PromptProtocol,
-        ws="none",
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=GRACE,
-        limit_concurrency=CONNECTIONS,
-        h11_max_incomplete_event_size=1 << 15,
-    )
-    Server(config, engine, announce).run(sockets=[bound])
+    Server(_config(app), engine, announce).run(sockets=[bound])
+
+
+@contextlib.contextmanager
+def served(app: Any, engine: Engine, *, keep_alive: int = KEEP_ALIVE) -> Iterator[str]:
+    """The address of a server that runs in a thread meanwhile, on a free port of this machine."""
+    bound = listen("127.0.0.1", 0)
+    ready = threading.Event()
+    server = Server(_config(app, timeout_keep_alive=keep_alive), engine, ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    ready.wait()
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        engine.interrupt()
+        server.should_exit = True
+        thread.join()
+
+
+def _config(app: Any, **changes: Any) -> uvicorn.Config:
+    options: dict[str, Any] = {
+        "log_level": "error",
+        "access_log": False,
+        "lifespan": "on",
+        "http": PromptProtocol,
+        "ws": "none",
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_keep_alive": KEEP_ALIVE,
+        "timeout_graceful_shutdown": GRACE,
+        "limit_concurrency": CONNECTIONS,
+        "h11_max_incomplete_event_size": 1 << 15,
+    }
+    return uvicorn.Config(app, **{**options, **changes})
 
 
 class Server(uvicorn.Server):
