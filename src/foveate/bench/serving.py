@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +11,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from foveate.bench.clients import clients
 from foveate.bench.peers import contender
+from foveate.errors import FoveateError
 from foveate.stats import ratio_by_turn, spread
 
 
@@ -36,7 +35,7 @@ class ServeSpeed:
     prompt: int
     tokens: int
     dtype: str
-    params: int
+    weight_bytes: int
     together_per_s: float
     together_low: float
     together_high: float
@@ -59,32 +58,38 @@ class ServeSpeed:
 def time_serving(
     given: Mapping[str, Any], *, streams: int, prompt: int, tokens: int, repeats: int
 ) -> Iterator[ServeSpeed]:
-    """The models of ``given`` one by one; each server runs in a thread, its clients beside it in this process."""
+    """The models of ``given`` one by one; each server runs in a thread, its clients are another process."""
     from foveate.serve import build_app, build_engine, served
+    from foveate.serve.server import CONNECTIONS
 
+    if streams >= CONNECTIONS:
+        raise FoveateError(f"streams: {streams:,} is too many; a server takes fewer than {CONNECTIONS:,} at once")
     for name, each in given.items():
-        model = contender(each).model.eval()
-        vocabulary = model.config.get_text_config().vocab_size
-        # twice the streams, so that no prompt waits for room
-        engine = build_engine(model, word_tokenizer(vocabulary), context=4 * (prompt + tokens), batch=streams)
-        with served(build_app(engine, name="model"), engine) as address:
-            host, _, port = address.removeprefix("http://").partition(":")
-            bodies = _requests(streams, prompt, tokens, vocabulary)
-            asyncio.run(_all((host, int(port)), bodies[:2], at_once=True))  # warms up
-            together, apart = [], []
+        contestant = contender(each)
+        decoder = contestant.engine(contestant.model, 1, contestant.spec)  # its sizes
+        model, vocabulary = decoder.model, decoder.vocab_size
+        limits = {"context": 4 * (prompt + tokens), "batch": streams, "queue": streams}
+        engine = build_engine(model, word_tokenizer(vocabulary), **limits)
+        bodies = _requests(streams, prompt, tokens, vocabulary)
+        together, apart = [], []
+        with served(build_app(engine, name="model"), engine) as address, clients(address) as asking:
+            asking.ask(bodies[:2], at_once=True)  # warms up
             for _ in range(repeats):
-                together.append(asyncio.run(_all((host, int(port)), bodies, at_once=True)))
-                apart.append(asyncio.run(_all((host, int(port)), bodies, at_once=False)))
-        fast, slow = ([turn.tokens / turn.seconds for turn in turns] for turns in (together, apart))
+                together.append(asking.ask(bodies, at_once=True))
+                apart.append(asking.ask(bodies, at_once=False))
+        for turn in (*together, *apart):
+            if turn.tokens != [tokens] * streams:
+                raise FoveateError(f"{name}: answers of {turn.tokens} tokens instead of {tokens}; nothing is measured")
+        fast, slow = ([streams * tokens / turn.seconds for turn in turns] for turns in (together, apart))
         ratio = ratio_by_turn(fast, slow)
         yield ServeSpeed(
             name=name,
-            walk=None if getattr(model.config, "spec", None) is None else str(model.config.spec),
+            walk=contestant.walk,
             streams=streams,
             prompt=prompt,
             tokens=tokens,
-            dtype=str(model.dtype).removeprefix("torch."),
-            params=model.num_parameters(),
+            dtype="int8" if decoder.rounded else decoder.dtype,
+            weight_bytes=decoder.weight_bytes,
             **dict(zip(("together_per_s", "together_low", "together_high"), spread(fast), strict=True)),
             **dict(zip(("apart_per_s", "apart_low", "apart_high"), spread(slow), strict=True)),
             **dict(zip(("ratio", "ratio_low", "ratio_high"), ratio, strict=True)),
@@ -103,52 +108,14 @@ def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="w0", clean_up_tokenization_spaces=False)
 
 
-def _requests(streams: int, prompt: int, tokens: int, vocabulary: int) -> list[bytes]:
+def _requests(streams: int, prompt: int, tokens: int, vocabulary: int) -> list[dict[str, object]]:
     """Prompts of lengths around ``prompt``, no two alike; none ends before ``tokens``."""
     draw = np.random.default_rng(0)
     lengths = draw.integers(max(prompt // 2, 1), prompt + prompt // 2 + 1, streams)
-    bodies = []
-    for length in lengths:
-        body = {
-            "prompt": draw.integers(1, vocabulary, int(length)).tolist(),
-            "max_tokens": tokens,
-            "logit_bias": {"0": -100},
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        bodies.append(json.dumps(body).encode())
-    return bodies
-
-
-@dataclass
-class _Turn:
-    tokens: int
-    seconds: float
-    first: list[float]
-
-
-async def _all(address: tuple[str, int], bodies: Sequence[bytes], *, at_once: bool) -> _Turn:
-    start = time.perf_counter()
-    if at_once:
-        done = await asyncio.gather(*(_stream(address, body) for body in bodies))
-    else:
-        done = [await _stream(address, body) for body in bodies]
-    seconds = time.perf_counter() - start
-    return _Turn(sum(tokens for tokens, _ in done), seconds, [first for _, first in done])
-
-
-async def _stream(address: tuple[str, int], body: bytes) -> tuple[int, float]:
-    """Tokens of one answer, and seconds to its first."""
-    start, first, tokens = time.perf_counter(), 0.0, 0
-    reader, writer = await asyncio.open_connection(*address)
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {address[0]}\r\nContent-Type: application/json\r\n"
-    writer.write(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-    async for line in reader:
-        if not line.startswith(b"data: {"):
-            continue
-        first = first or time.perf_counter() - start
-        if b'"choices":[]' in line:
-            tokens = json.loads(line.removeprefix(b"data: "))["usage"]["completion_tokens"]
-    writer.close()
-    await writer.wait_closed()
-    return tokens, first
+    asked = {
+        "max_tokens": tokens,
+        "logit_bias": {"0": -100},  # of the end of the text
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    return [{"prompt": draw.integers(1, vocabulary, int(length)).tolist(), **asked} for length in lengths]

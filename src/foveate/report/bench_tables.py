@@ -92,7 +92,7 @@ def serve_table(records: Sequence[Record]) -> Group:
     columns: list[Column] = [
         ("walk", _name),
         ("dtype", lambda r: r["dtype"]),
-        ("params", lambda r: quantity(r["params"])),
+        ("weights", lambda r: data_size(r["weight_bytes"])),
         ("tokens/s", lambda r: _spread(r["together_per_s"], r["together_low"], r["together_high"], quantity)),
         ("one by one", lambda r: _spread(r["apart_per_s"], r["apart_low"], r["apart_high"], quantity)),
         ("ratio", _ratio),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -21,6 +22,7 @@ HEAD_SECONDS = 15.0  # a connection may take to say what it wants
 GRACE = 1  # seconds that streams have to tell that they end
 KEEP_ALIVE = 30  # seconds between requests of a connection
 CONNECTIONS = 1024
+SWITCH_SECONDS = 5e-4  # until a thread of Python gives way: generation waits for the event loop after every operation
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -48,7 +50,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(app: Any, engine: Engine, bound: socket.socket, announce: Callable[[], None]) -> None:
     """Answer requests until interrupted; ``announce`` is called once connections are accepted."""
-    Server(_config(app), engine, announce).run(sockets=[bound])
+    with _quick_switches():
+        Server(_config(app), engine, announce).run(sockets=[bound])
 
 
 @contextlib.contextmanager
@@ -58,14 +61,25 @@ def served(app: Any, engine: Engine, *, keep_alive: int = KEEP_ALIVE) -> Iterato
     ready = threading.Event()
     server = Server(_config(app, timeout_keep_alive=keep_alive), engine, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    ready.wait()
+    with _quick_switches():
+        thread.start()
+        ready.wait()
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            engine.interrupt()
+            server.should_exit = True
+            thread.join()
+
+
+@contextlib.contextmanager
+def _quick_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, SWITCH_SECONDS))
     try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        yield
     finally:
-        engine.interrupt()
-        server.should_exit = True
-        thread.join()
+        sys.setswitchinterval(before)
 
 
 def _config(app: Any, **changes: Any) -> uvicorn.Config:
