@@ -98,7 +98,8 @@ class Planner:
 
     def _counts(self, regions: int) -> list[tuple[int, int]]:
         """Of each region: new groups, and groups that a block sees, of a row at most; without regions of neither."""
-        fovea, counts = self.fovea, list[tuple[int, int]]()
+        fovea = self.fovea
+        counts: list[tuple[int, int]] = []
         if self.units.aligned and not torch.compiler.is_compiling():
             ends = fovea.ends(np.arange(self.n) + self.first, regions)
             for j in range(1, regions + 1):
@@ -118,7 +119,9 @@ class Planner:
 
     def plan(self, rotary: Rotary, dtype: torch.dtype) -> Plan:
         fovea, W, device = self.fovea, self.fovea.block, self.device
-        regions, far, visible = list[Region](), list[Tensor](), [self._near_visible()]
+        regions: list[Region] = []
+        far: list[Tensor] = []
+        visible = [self._near_visible()]
         base = self.held  # where the new groups of a region stand, among slots and new groups
         finer = (0, 0)  # of the region before: its first new group, and where that stands
         for j, (made, seen) in enumerate(self.counts, 1):
