@@ -69,6 +69,10 @@ class FoveateCache(Cache):
     def get_max_cache_shape(self, layer_idx: int | None = None) -> int:
         return -1
 
+    @property
+    def max_cache_len(self) -> int:
+        return -1  # which PEFT asks for
+
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         return self.seen + query_length, 0
 

@@ -12,7 +12,7 @@ from transformers.generation import GenerationMode
 from foveate.errors import FoveateError
 from foveate.hf.cache import FoveateCache
 from foveate.hf.inputs import check_prompt
-from foveate.hf.private import CACHE, columns_of_prompt, keep_after_generate, take_cache
+from foveate.hf.private import CACHE, CACHE_NAMES, columns_of_prompt, keep_after_generate, take_cache
 
 
 class FoveateGenerationMixin(GenerationMixin):
@@ -80,7 +80,7 @@ class FoveateGenerationMixin(GenerationMixin):
         for name in ("tokenizer", "assistant_tokenizer"):
             kwargs.pop(name, None)  # generate's own, which it hands on with the model's
         usual: Any = GenerationMixin.prepare_inputs_for_generation
-        return usual(
+        inputs: dict[str, Any] = usual(
             self,
             input_ids,
             next_sequence_length=next_sequence_length,
@@ -88,6 +88,8 @@ class FoveateGenerationMixin(GenerationMixin):
             **{CACHE: cache},
             **kwargs,
         )
+        # by both names: PEFT puts its prompt or prefix before every token if it sees no past_key_values
+        return {**dict.fromkeys(CACHE_NAMES, inputs[CACHE]), **inputs} if inputs.get(CACHE) is not None else inputs
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> None:
         """None: the model counts, and what it would count need not be made, passed and compared for every token."""

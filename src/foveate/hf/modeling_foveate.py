@@ -18,6 +18,7 @@ from transformers import initialization as init
 from foveate.errors import FoveateError
 from foveate.hf.cache import FoveateCache
 from foveate.hf.configuration_foveate import REMOTE_FILE, FoveateConfig
+from foveate.hf.foreign import adopt
 from foveate.hf.generation import FoveateGenerationMixin
 from foveate.hf.inputs import counts_on, new_columns, numbered, refuse_token_types, refuse_unknown
 from foveate.hf.outputs import BackboneOutput, CausalLMOutput
@@ -84,13 +85,13 @@ class FoveatePreTrainedModel(PreTrainedModel):
         return FoveateCache(self.backbone.decoder.make_cache(batch))
 
     def own_cache(self, given: Any, use_cache: bool, *batch: int) -> FoveateCache | None:
-        """The cache given, one for the first ``batch`` instead of an empty foreign one, or None if none is wanted."""
+        """The cache given, ours of the first ``batch`` rows instead of a foreign one, or None if none is wanted."""
         if isinstance(given, FoveateCache):
             if given.batch_size not in batch:
                 raise FoveateError(f"past_key_values holds {given.batch_size} rows, the input has {batch[0]}")
             return given
         if given is not None and (not isinstance(given, Cache) or given.get_seq_length()):
-            raise FoveateError(f"past_key_values is a {type(given).__name__} with content; use model.make_cache()")
+            return adopt(given, self.backbone.decoder, batch[0])
         return self.make_cache(batch[0]) if use_cache else None
 
 

@@ -45,10 +45,15 @@ CACHE_NAMES = ("cache", "past_key_values")
 def take_cache(given: dict[str, Any]) -> Any:
     """The cache among arguments by either of its names, which are removed; None if there is none.
 
+    Of an empty one and one with content, which PEFT passes beside generate's, it is the latter.
+
     Raises:
         FoveateError: two different ones.
     """
     caches = [cache for cache in (given.pop(name, None) for name in CACHE_NAMES) if cache is not None]
+    if len(caches) == 2:
+        filled = [cache for cache in caches if not hasattr(cache, "get_seq_length") or cache.get_seq_length()]
+        caches = filled if len(filled) == 1 else caches
     if len(caches) == 2 and caches[0] is not caches[1]:
         raise FoveateError("cache and past_key_values are two names of one argument; pass one of them")
     return caches[0] if caches else None

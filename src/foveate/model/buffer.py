@@ -86,6 +86,10 @@ class Buffer:
         return sum(part.nbytes for parts in self._layers for part in parts)
 
     @property
+    def in_graph(self) -> bool:
+        return any(part.requires_grad for parts in self._layers for part in parts)
+
+    @property
     def forgets(self) -> bool:
         """Whether items are overwritten, so that rows can only be cut back as far as slack allows."""
         return not isinstance(self.slots, Slots) or self.slots.keep is not None

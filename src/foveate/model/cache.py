@@ -58,6 +58,11 @@ class StepCache:
         return [buffer for buffers in self.steps for buffer in buffers]
 
     @property
+    def in_graph(self) -> bool:
+        """Whether gradients flow through what is held, be it into a prefix that a frozen model reads."""
+        return any(buffer.in_graph for buffer in self.buffers)
+
+    @property
     def longest(self) -> int:
         return int(np.max(self.lengths))
 

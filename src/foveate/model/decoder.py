@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         rows = tokens.row_index(x_BTD.device)
         x = x_BTD[:, : tokens.size] if rows is None else x_BTD[rows, : tokens.size]
         if cache is not None:
-            cache.begin(live=torch.is_grad_enabled() and self._wants_gradients(x_BTD))
+            cache.begin(live=torch.is_grad_enabled() and (self._wants_gradients(x_BTD) or cache.in_graph))
         x = self.norm(self._walk(x, clock, cache, B, trace))
         if cache is not None:
             cache.advance(new)

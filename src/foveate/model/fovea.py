@@ -194,6 +194,7 @@ class FoveaAttention(Heads):
         grad = torch.is_grad_enabled()
         at_once = n if grad else max(1, GATHERED_KEYS // (R * mask.shape[-1]))
         regather = grad and not metadata.checkpointed and not torch.compiler.is_compiling()
+        regather = regather and not torch._C._are_functorch_transforms_active()  # whose tensors have no storage
         outs = []
         for b in range(0, n, at_once):
             m = min(n, b + at_once) - b
