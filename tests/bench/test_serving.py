@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from foveate.bench import serving
 from foveate.bench.clients import Clients, Turn
 from foveate.cli import main
+from foveate.errors import FoveateError
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("fastapi", "uvicorn"))), reason="needs foveate[serve]"
@@ -74,6 +76,11 @@ def test_an_answer_that_ends_early_is_no_measurement(
     with_clients(monkeypatch, lambda bodies, _: Turn(tokens=[4] * len(bodies), first=[0.1] * len(bodies), seconds=1.0))
     assert main(["bench", "serve", *SMALL]) == 2
     assert "answers of [4, 4, 4] tokens instead of 5" in capsys.readouterr().err
+
+
+def test_clients_that_end_are_told_of_in_a_line() -> None:
+    with pytest.raises(FoveateError, match="clients ended"):
+        Clients(io.StringIO(), io.StringIO()).ask([], at_once=True)
 
 
 def test_clients_load_nothing_heavy() -> None:

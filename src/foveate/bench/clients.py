@@ -1,7 +1,7 @@
 """Clients of a server that is measured, in a process of their own: what they read does not slow down what it writes.
 
 ``python -m foveate.bench.clients HOST PORT`` reads turns, a line of JSON each, from standard input, and writes a line
-for each: what every request got, and when. It imports nothing but the standard library.
+for each: what every request got, and when. It imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO
+
+from foveate.errors import FoveateError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,17 @@ class Clients:
         self._asking, self._answering = asking, answering
 
     def ask(self, bodies: Sequence[dict[str, object]], *, at_once: bool) -> Turn:
-        """Send each of ``bodies`` as a request for a streamed completion, all of them at once or one after another."""
+        """Send each of ``bodies`` as a request for a streamed completion, all of them at once or one after another.
+
+        Raises:
+            FoveateError: the process has ended.
+        """
         self._asking.write(json.dumps({"bodies": list(bodies), "at_once": at_once}) + "\n")
         self._asking.flush()
-        return Turn(**json.loads(self._answering.readline()))
+        line = self._answering.readline()
+        if not line:
+            raise FoveateError("the clients ended before their answers had come; what they say stands above")
+        return Turn(**json.loads(line))
 
 
 @contextlib.contextmanager

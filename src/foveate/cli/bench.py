@@ -84,7 +84,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add_shape_arguments(parser, several=True)
     parser.add_argument("--streams", type=count, default=16, metavar="N", help="requests at once (default: 16)")
     parser.add_argument("--prompt", type=length, default=64, metavar="N", help="tokens of a prompt (default: 64)")
-    parser.add_argument("--tokens", type=count, default=64, metavar="N", help="tokens of an answer (default: 64)")
+    parser.add_argument("--tokens", type=count, default=128, metavar="N", help="tokens of an answer (default: 128)")
     parser.add_argument("--repeats", type=count, default=3, metavar="N", help="repeats in turn (default: 3)")
     dtypes = (*DTYPES, "int8")
     parser.add_argument(
