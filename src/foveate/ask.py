@@ -12,6 +12,7 @@ import torch
 from foveate.data.decode import TextDecoder
 from foveate.data.prompt import document_mark, encode_text
 from foveate.errors import FoveateError
+from foveate.hf.private import CACHE
 from foveate.hf.zoom import zoom
 from foveate.hf.zoom_cache import ZoomCache
 from foveate.scoring import check_ids, position_limit
@@ -65,7 +66,7 @@ class Reader:
         """Read the document; ``on_read`` is called with the numbers of tokens read."""
         for piece in self._tensor(self.ids).split(PIECE, 1):
             # one token's logits: those of all would be tokens × vocabulary
-            self.model(piece, past_key_values=self.cache, logits_to_keep=1)
+            self.model(piece, **{CACHE: self.cache}, logits_to_keep=1)
             on_read(piece.shape[1])
 
     def save(self, path: Path) -> None:
@@ -91,7 +92,7 @@ class Reader:
         decoder = TextDecoder(self.tokenizer, ids)
         ends = _ends(self.model)
         for _ in range(tokens):
-            logits = self.model(self._tensor(ids), past_key_values=cache, logits_to_keep=1).logits
+            logits = self.model(self._tensor(ids), **{CACHE: cache}, logits_to_keep=1).logits
             token = int(logits[0, -1].argmax())
             if token in ends:
                 return

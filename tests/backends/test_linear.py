@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -112,6 +114,17 @@ def test_it_can_be_undone_copied_and_pickled() -> None:
         assert not other(WIDE).any()
         assert layer(WIDE).any()
     assert "forward" not in cpu.decelerate(layer).__dict__
+
+
+def test_a_model_goes_when_it_is_let_go_of() -> None:
+    model = nn.Sequential(fast(24, 40))
+    weight = weakref.ref(model[0].weight)
+    gc.disable()
+    try:
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()
 
 
 def test_who_watches_sees_torchs_own_product() -> None:

@@ -22,6 +22,7 @@ def test_every_promise_is_described() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`(past_key_values|cache_params)` is deprecated:FutureWarning")  # as it is written
 def test_what_is_broken_by_hand_is_off_by_what_is_written(capsys) -> None:
     assert len(BLOCKS) >= 10
     for block in BLOCKS:

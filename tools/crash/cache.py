@@ -25,7 +25,7 @@ from foveate.data.tokenizer import load_tokenizer
 tokenizer = load_tokenizer("tokenizer")
 print("ready", flush=True)
 sys.stdin.readline()
-print(open_corpus(["books"], tokenizer, split="train", cache_dir=Path("cache")).tokens.sum())
+print(open_corpus(["books"], tokenizer, split="train", cache_dir=Path("cache")).tokens[:].sum())
 """
 MAKES = "from foveate.data.tokenizer import make_tokenizer as make; make('bpe:258', lambda: 'a').save_pretrained('{}')"
 

@@ -10,7 +10,7 @@ Shape legend: N outputs, D inputs.
 
 from __future__ import annotations
 
-import functools
+import weakref
 from typing import Any
 
 import torch
@@ -24,17 +24,37 @@ def accelerate(model: nn.Module) -> nn.Module:
     """Let the linear layers of ``model`` that have no bias compute in the fast way from now on, wherever it is one."""
     for module in model.modules():
         if type(module) is nn.Linear and module.bias is None:
-            module.forward = functools.partial(_forward, module)
+            module.forward = _Fast(module)
     return model
 
 
 def decelerate(model: nn.Module) -> nn.Module:
     """Undo ``accelerate``, and let go of the copies it made."""
     for module in model.modules():
-        if isinstance(module.__dict__.get("forward"), functools.partial) and type(module) is nn.Linear:
+        if isinstance(module.__dict__.get("forward"), _Fast):
             del module.__dict__["forward"]
             module.__dict__.pop("_by_columns", None)
     return model
+
+
+class _Fast:
+    """The forward of one layer. It does not hold the layer, which holds it: models go when they are let go of."""
+
+    def __init__(self, module: nn.Linear) -> None:
+        self._module = weakref.ref(module)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        module = self._module()
+        assert module is not None
+        return _forward(module, x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Fast:
+        module = self._module()
+        assert module is not None
+        return _Fast(memo.get(id(module), module))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Fast, (self._module(),)
 
 
 def _forward(module: nn.Linear, x: Tensor) -> Tensor:
