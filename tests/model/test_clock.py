@@ -50,9 +50,16 @@ def test_rows_of_a_coarser_level_within_those_of_a_finer_one() -> None:
     clock = Clock(np.array([3, 0, 7, 4]), np.array([1, 3, 6, 0]), STRIDES)
     tokens, pairs, fours = clock.units(1), clock.units(2), clock.units(4)
     assert tokens.rows.tolist() == [0, 1, 2]
-    assert rows_within(tokens, pairs).tolist() == [0, 1, 2]
-    assert rows_within(pairs, fours).tolist() == [0, 2]
-    assert rows_within(Clock(0, 3, STRIDES).units(1), Clock(0, 3, STRIDES).units(2)) is None
+    assert rows_within(tokens, pairs.rows).tolist() == [0, 1, 2]
+    assert rows_within(pairs, fours.rows).tolist() == [0, 2]
+    assert fours.rows_within_finer(CPU).tolist() == [0, 2]
+    assert Clock(0, 3, STRIDES).units(2).rows_within_finer(CPU) is None
+
+
+def test_what_is_held_of_a_coarser_level() -> None:
+    held = Clock(np.array([3, 0, 9]), np.array([1, 3, 6]), STRIDES).units(1).held(4)
+    assert held.start.tolist() == held.starts(CPU)[:, 0].tolist() == [0, 0, 2]
+    assert held.size == 0
 
 
 def test_numbers_of_all_levels_go_to_the_device_together(monkeypatch) -> None:

@@ -48,4 +48,5 @@ def attend_anywhere(q_RSHd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, mask: Tensor
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type that matrix products of ``x`` will have: autocast's, if it is on."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else x.dtype

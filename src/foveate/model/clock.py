@@ -44,7 +44,9 @@ class Units:
         end = start + count
         self.longest: int = cast(int, end) if self.aligned and self.full else int(np.max(end, initial=0))
         self.fresh = start == 0 if self.aligned else not cast(np.ndarray, start).any()
+        self.finer: Units | None = None  # those of the next finer level in the same call
         self.numbers: Numbers | None = None  # of the clock that made it
+        self._of: tuple[Units, int] | None = None  # whose numbers its own follow from, and by which factor
 
     @property
     def first(self) -> int:
@@ -79,14 +81,24 @@ class Units:
     def columns(self, device: torch.device) -> Tensor:
         return torch.arange(self.size, device=device)
 
-    def _numbers(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def rows_within_finer(self, device: torch.device) -> Tensor | None:
+        """Which of the next finer level's rows these are, [R]; None: all of them, in order."""
+        return None if self.rows is None else self._numbers(device)[3]
+
+    def held(self, factor: int) -> Units:
+        """What these rows held before the call of the level that is coarser by ``factor``: nothing new."""
+        before = Units(self.start // factor, 0, self.rows)
+        before._of = self, factor
+        return before
+
+    def _numbers(self, device: torch.device) -> tuple[Tensor, ...]:
+        if self._of is not None:
+            finer, factor = self._of
+            starts, counts, rows, within = finer._numbers(device)
+            return starts // factor, counts * 0, rows, within
         if self.numbers is None:
             self.numbers = Numbers([self])
         return self.numbers.of(self, device)
-
-    def before(self) -> Units:
-        """The same rows with nothing new: to ask for what they hold."""
-        return Units(self.start, 0, self.rows)
 
 
 class Numbers:
@@ -94,10 +106,10 @@ class Numbers:
 
     def __init__(self, levels: Sequence[Units]) -> None:
         self.levels = levels
-        self._parts: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._parts: dict[int, tuple[Tensor, ...]] = {}
 
-    def of(self, units: Units, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Start, count and batch row of each of the rows, [R]."""
+    def of(self, units: Units, device: torch.device) -> tuple[Tensor, ...]:
+        """Start, count, batch row, and row among those of the next finer level, of each of the rows, [R]."""
         if not self._parts:
             self._upload(device)
         return self._parts[id(units)]
@@ -107,7 +119,8 @@ class Numbers:
         for units in self.levels:
             R = next((len(part) for part in (units.rows, units.start, units.count) if isinstance(part, np.ndarray)), 0)
             rows = np.arange(R) if units.rows is None else units.rows
-            columns.append(np.stack(np.broadcast_arrays(units.start, units.count, rows)) if R else np.zeros((3, 0)))
+            within = np.arange(R) if units.finer is None else rows_within(units.finer, rows)
+            columns.append(np.stack(np.broadcast_arrays(units.start, units.count, rows, within)))
             sizes.append(R)
         packed = torch.from_numpy(np.concatenate(columns, 1).astype(np.int64, copy=False))
         if device.type == "cuda":
@@ -126,9 +139,10 @@ class Clock:
             counts = np.full_like(lengths, counts)
         self._units = {stride: _units(lengths, counts, stride) for stride in strides}
         if isinstance(counts, np.ndarray):
-            numbers = Numbers(list(self._units.values()))
-            for units in self._units.values():
-                units.numbers = numbers
+            levels = list(self._units.values())
+            numbers = Numbers(levels)
+            for finer, units in zip([None, *levels], levels, strict=False):
+                units.finer, units.numbers = finer, numbers
 
     def units(self, stride: int) -> Units:
         return self._units[stride]
@@ -155,8 +169,6 @@ def _units(lengths: Count, counts: Count, stride: int) -> Units:
     return Units(start, count, rows)
 
 
-def rows_within(outer: Units, inner: Units) -> np.ndarray | None:
-    """Which rows of ``outer`` those of ``inner``, one of its coarser levels, are; None: all, in order."""
-    if inner.rows is None:
-        return None
-    return inner.rows if outer.rows is None else np.searchsorted(outer.rows, inner.rows)
+def rows_within(outer: Units, rows: np.ndarray) -> np.ndarray:
+    """Which rows of ``outer`` the batch rows ``rows`` are, all of which it has."""
+    return rows if outer.rows is None else np.searchsorted(outer.rows, rows)

@@ -15,7 +15,7 @@ from foveate import spec
 from foveate.backends import attend, compute_dtype
 from foveate.model.attention import additive
 from foveate.model.buffer import Buffer
-from foveate.model.clock import Units, rows_within
+from foveate.model.clock import Units
 from foveate.model.slots import Slots
 
 
@@ -64,17 +64,17 @@ class Downsample(nn.Module):
         if fine.documents is not None and coarse.documents is not None:
             column = fine.documents.members(coarse.documents, device)
             return x_RTD[torch.arange(len(column), device=device)[:, None], column].unflatten(1, (S, k))
-        row = rows_within(fine, coarse)
+        row_Q = coarse.rows_within_finer(device)
         if fine.aligned:
             unfinished = fine.first % k
             if unfinished:
                 assert buffer is not None
                 x_RTD = torch.cat((buffer.recent(0, fine, unfinished)[0][:, :, 0].to(x_RTD.dtype), x_RTD), 1)
-            x_RTD = x_RTD if row is None else x_RTD[torch.from_numpy(row).to(device)]
+            x_RTD = x_RTD if row_Q is None else x_RTD[row_Q]
             return x_RTD[:, : S * k].unflatten(1, (S, k))
         assert buffer is not None
         x_RTD = torch.cat((buffer.recent(0, fine, k)[0][:, :, 0].to(x_RTD.dtype), x_RTD), 1)
-        row_Q = torch.arange(len(x_RTD), device=device) if row is None else torch.from_numpy(row).to(device)
+        row_Q = torch.arange(len(x_RTD), device=device) if row_Q is None else row_Q
         first = coarse.starts(device) * k - fine.starts(device)[row_Q] + k
         # a row with fewer units than S reads whatever its last columns hold; nothing looks at those units
         column = (first + torch.arange(S * k, device=device)).clamp_(max=x_RTD.shape[1] - 1)
@@ -144,13 +144,13 @@ class Upsample(nn.Module):
         k, T, device = self.factor, fine.size, self.start.device
         if fine.documents is not None and coarse.documents is not None:
             after, _, past = fine.documents.shown(coarse.documents, device)
-            return self._at(self._with_new(self.start.expand(R, 1, -1, -1), new_QSPD, fine, coarse), after, past)
+            return self._at(self._with_new(self.start.expand(R, 1, -1, -1), new_QSPD, coarse), after, past)
         if not fine.aligned:
-            shown_RSPD = self._with_new(self._last(fine, buffer, R), new_QSPD, fine, coarse)
+            shown_RSPD = self._with_new(self._last(fine, buffer, R), new_QSPD, coarse)
             newest = fine.positions(device) + 1
             unit = (newest // k - fine.starts(device) // k).clamp_(max=shown_RSPD.shape[1] - 1)
             return self._at(shown_RSPD, unit, newest % k)
-        shown_RSPD = self._with_new(self._last(fine, buffer, R), new_QSPD, fine, coarse)
+        shown_RSPD = self._with_new(self._last(fine, buffer, R), new_QSPD, coarse)
         offset = fine.first % k + 1  # how far the first new position is past the unit before this call
         if self.places > 1:
             return shown_RSPD.flatten(1, 2)[:, offset : offset + T]
@@ -161,7 +161,7 @@ class Upsample(nn.Module):
     def _last(self, fine: Units, buffer: Buffer | None, R: int) -> Tensor:
         """The unit each row was shown last, [R, 1, P, D]."""
         start_R1PD = self.start.expand(R, 1, -1, -1)
-        before = Units(fine.start // self.factor, 0, fine.rows)
+        before = fine.held(self.factor)
         if buffer is None or buffer.empty or before.fresh:
             return start_R1PD
         last_R1PD = buffer.recent(0, before, 1)[0][:, :, 0].unflatten(-1, (self.places, -1))
@@ -170,11 +170,11 @@ class Upsample(nn.Module):
         known = fine.starts(self.start.device) >= self.factor
         return torch.where(known[..., None, None], last_R1PD, start_R1PD.to(last_R1PD.dtype))
 
-    def _with_new(self, last_R1PD: Tensor, new_QSPD: Tensor | None, fine: Units, coarse: Units) -> Tensor:
+    def _with_new(self, last_R1PD: Tensor, new_QSPD: Tensor | None, coarse: Units) -> Tensor:
         """The unit shown last and the new ones after it, [R, 1 + S, P, D]."""
         if new_QSPD is None:
             return last_R1PD
-        return torch.cat((last_R1PD.to(new_QSPD.dtype), _in_rows_of(fine, coarse, new_QSPD, len(last_R1PD))), 1)
+        return torch.cat((last_R1PD.to(new_QSPD.dtype), _in_rows_of_finer(coarse, new_QSPD, len(last_R1PD))), 1)
 
     def _at(self, shown_RSPD: Tensor, unit_RT: Tensor, past_RT: Tensor) -> Tensor:
         row = torch.arange(len(shown_RSPD), device=unit_RT.device)[:, None]
@@ -205,9 +205,9 @@ class Lookup(nn.Module):
         new = tuple(part.unflatten(-1, (self.heads, -1)) for part in self.kv_proj(z_QSC).chunk(2, -1))
         if buffer is not None and coarse.size:
             buffer.write(0, buffer.reserve(coarse, batch, q_RTHd.dtype, q_RTHd.device), *new)
-        before = Units(fine.start // k, 0, fine.rows)
+        before = fine.held(k)
         if before.fresh:
-            units = tuple(_in_rows_of(fine, coarse, part, R).transpose(1, 2) for part in new)
+            units = tuple(_in_rows_of_finer(coarse, part, R).transpose(1, 2) for part in new)
         else:
             assert buffer is not None
             held = before.first + coarse.size if fine.aligned else buffer.capacity
@@ -227,10 +227,7 @@ class Lookup(nn.Module):
         return visible[None, None] if fine.aligned else visible[:, None]
 
 
-def _in_rows_of(fine: Units, coarse: Units, new_QS: Tensor, R: int) -> Tensor:
-    """What is new at the coarser level, [Q, S, …], among the rows of the finer one, [R, S, …]."""
-    row = rows_within(fine, coarse)
-    if row is None:
-        return new_QS
-    index = torch.from_numpy(row).to(new_QS.device)
-    return new_QS.new_zeros(R, *new_QS.shape[1:]).index_copy(0, index, new_QS)
+def _in_rows_of_finer(coarse: Units, new_QS: Tensor, R: int) -> Tensor:
+    """What is new at the coarser level, [Q, S, …], among the R rows of the finer one, [R, S, …]."""
+    row_Q = coarse.rows_within_finer(new_QS.device)
+    return new_QS if row_Q is None else new_QS.new_zeros(R, *new_QS.shape[1:]).index_copy(0, row_Q, new_QS)
