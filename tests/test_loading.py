@@ -190,3 +190,9 @@ def test_a_model_without_its_tokenizer(folder) -> None:
         path.unlink()
     with pytest.raises(FoveateError, match=r"the model.s tokenizer .*\(the folder holds no tokenizer\); save one"):
         load(folder)
+
+
+def test_an_adapter_says_what_it_is(tmp_path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(FoveateError, match="is an adapter of a model, not a model"):
+        load(tmp_path)

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
-from contracts.checks import make_decoder, make_rows
+from contracts.checks import check_calls, make_decoder, make_rows
 from contracts.walks import WALKS, small, whole_length
 
 
@@ -83,3 +84,15 @@ def test_per_token_work_of_decoding_does_not_touch_coarse_layers() -> None:
         for t in range(8, 15):
             decoder(x_TD[None, t : t + 1], cache)
         assert 12 not in {width for width in seen if width != decoder.spec.levels[0].feed_forward}
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_whole_batches_change_nothing_but_the_rows_that_layers_see(name: str) -> None:
+    decoder = make_decoder(WALKS[name])
+    decoder.whole_batches = True
+    rows: set[int] = set()
+    for step in decoder.steps:
+        for layer in getattr(step, "layers", ()):
+            layer.register_forward_hook(lambda layer, given, out: rows.add(len(given[0])))
+    check_calls(decoder, [[3, 20, 0, 7], *[[1, 1, 1, 1]] * 9, [2, 0, 5, 1], [0, 1, 0, 1]])
+    assert rows == {1, 4}, "one row alone, and the whole batch"

@@ -13,7 +13,7 @@ from foveate.files import SETTINGS_FILE
 from foveate.limits import check_counts, read_json
 from foveate.loading.hub import fetch_model, is_hub_name
 from foveate.loading.manifest import MANIFEST, checkpoint_steps, find_damage
-from foveate.loading.weights import Weights, check_gguf, check_redirections, check_values, check_weights
+from foveate.loading.weights import ADAPTER, Weights, check_gguf, check_redirections, check_values, check_weights
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +111,11 @@ def _newest_checkpoint(run: Path) -> Path:
         raise FoveateError(f"the run {run} is unfinished and has no whole checkpoint: {'; '.join(damages)}")
     if (run / SETTINGS_FILE).exists():
         raise FoveateError(f"the run {run} has no checkpoint yet; train it further with foveate train --resume {run}")
+    if (run / ADAPTER).exists():
+        raise FoveateError(
+            f"{run} is an adapter of a model, not a model; load it into its model with peft, merge it "
+            f"(merge_and_unload) and save that, or train it with foveate train --lora, which merges it at the end"
+        )
     raise FoveateError(f"{run} is not a model: it has no config.json")
 
 

@@ -130,14 +130,17 @@ class Numbers:
 
 
 class Clock:
-    """The new units of all levels in one call that adds ``counts`` tokens to rows that hold ``lengths``."""
+    """The new units of all levels in one call that adds ``counts`` tokens to rows that hold ``lengths``.
 
-    def __init__(self, lengths: Count, counts: Count, strides: Sequence[int]) -> None:
+    With ``whole_batches`` a level at which some row has something new keeps all rows.
+    """
+
+    def __init__(self, lengths: Count, counts: Count, strides: Sequence[int], whole_batches: bool = False) -> None:
         if isinstance(counts, np.ndarray) and len(counts) and (counts == counts[0]).all():
             counts = int(counts[0])
         if isinstance(lengths, np.ndarray) and isinstance(counts, int):
             counts = np.full_like(lengths, counts)
-        self._units = {stride: _units(lengths, counts, stride) for stride in strides}
+        self._units = {stride: _units(lengths, counts, stride, whole_batches) for stride in strides}
         if isinstance(counts, np.ndarray):
             levels = list(self._units.values())
             numbers = Numbers(levels)
@@ -148,13 +151,13 @@ class Clock:
         return self._units[stride]
 
 
-def _units(lengths: Count, counts: Count, stride: int) -> Units:
+def _units(lengths: Count, counts: Count, stride: int, whole_batches: bool) -> Units:
     start = lengths // stride
     count = (lengths + counts) // stride - start
     if not isinstance(count, np.ndarray):
         return Units(start, count)
     rows = None
-    if not count.all():
+    if not count.all() and not (whole_batches and count.any()):
         rows = np.flatnonzero(count)
         count = count[rows]
         start = start[rows] if isinstance(start, np.ndarray) else start

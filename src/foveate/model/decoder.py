@@ -30,7 +30,13 @@ class Decoder(nn.Module):
         spec: the walk and the shapes of its levels.
         theta: base of the rotary positions, in units of each level.
         eps: of the RMS norms.
+
+    Attributes:
+        whole_batches: layers see every row of the batch, also those in which no unit of their level is due: what hooks
+            and adapters need that go by a row's number. What such rows get is not looked at.
     """
+
+    whole_batches = False
 
     def __init__(self, spec: spec.HierarchySpec, *, theta: float = 10_000.0, eps: float = 1e-6) -> None:
         super().__init__()
@@ -83,7 +89,7 @@ class Decoder(nn.Module):
         if documents is not None:
             clock = PackedClock(documents)
         else:
-            clock = Clock(cache.lengths if cache is not None else 0, new, self.spec.strides)
+            clock = Clock(cache.lengths if cache is not None else 0, new, self.spec.strides, self.whole_batches)
         tokens = clock.units(1)
         if tokens.size == 0:
             return x_BTD
