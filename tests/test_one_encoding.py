@@ -21,7 +21,7 @@ from foveate.cli import main
 from foveate.data.tokenizer import END_OF_TEXT
 from foveate.train.run import train
 from foveate.train.settings import TrainSettings
-from serve.serving import make_engine, served
+from serve.serving import make_engine, serving
 
 MARK = 256
 TEXT = f"One text{END_OF_TEXT}, naïve."
@@ -83,7 +83,7 @@ def sample(folder: Path, *flags: str) -> None:
 
 
 def serve(folder: Path, *flags: str) -> None:
-    with served(make_engine(*load(folder / "run")), special_tokens=bool(flags)) as address:
+    with serving(make_engine(*load(folder / "run")), special_tokens=bool(flags)) as address:
         wanted = {"model": "moon", "prompt": TEXT, "max_tokens": 1}
         answer = httpx.post(f"{address}/v1/completions", json=wanted, timeout=60)
     assert answer.json()["usage"]["prompt_tokens"] == len(AS_TOKENS if flags else AS_TEXT)
