@@ -21,7 +21,7 @@ from foveate.hf.configuration_foveate import REMOTE_FILE, FoveateConfig
 from foveate.hf.foreign import adopt
 from foveate.hf.generation import FoveateGenerationMixin
 from foveate.hf.inputs import counts_on, new_columns, numbered, refuse_token_types, refuse_unknown
-from foveate.hf.outputs import BackboneOutput, CausalLMOutput
+from foveate.hf.outputs import BackboneOutput, CausalLMOutput, Features
 from foveate.hf.packed import NAMES as PACKING
 from foveate.hf.packed import documents_of, within_documents
 from foveate.hf.private import CACHE, CACHE_NAMES, attention_of, take_cache
@@ -129,8 +129,9 @@ class FoveateModel(FoveatePreTrainedModel):
         cache: FoveateCache | None = None,
         seq_idx: Tensor | None = None,
         keep: int = 0,
+        for_head: bool = False,
         **kwargs: Any,
-    ) -> BackboneOutput | tuple[Any, ...]:
+    ) -> BackboneOutput | Features | tuple[Any, ...]:
         """Features [B, T, D] of the new columns as ``last_hidden_state``, zeros at padding.
 
         Args:
@@ -149,6 +150,7 @@ class FoveateModel(FoveatePreTrainedModel):
             seq_idx: [B, T], the number of each token's document; also ``cu_seq_lens_q``, ``cu_seq_lens_k`` (offsets in
                 the flattened batch), ``max_length_q`` and ``max_length_k``: see ``foveate.hf.packed``.
             keep: features of the last so many columns alone; 0 for all.
+            for_head: return plain ``Features``, of the same names.
 
         Raises:
             FoveateError: an argument is unknown, contradicts another, or asks for what a multi-scale model has not.
@@ -183,13 +185,12 @@ class FoveateModel(FoveatePreTrainedModel):
         )
         if own is not None:
             own.note(T, mask_BT)
-        named: dict[str, Any] = {CACHE: own if wants_cache else None}
-        output = BackboneOutput(
-            last_hidden_state=with_every_parameter(h_BTD, self),
-            hidden_states=None if streams is None else tuple(streams),
-            documents=documents_BT,
-            **named,
-        )
+        h_BTD, hidden = with_every_parameter(h_BTD, self), None if streams is None else tuple(streams)
+        returned = own if wants_cache else None
+        if for_head:
+            return Features(h_BTD, returned, hidden, documents_BT)
+        named: dict[str, Any] = {CACHE: returned}
+        output = BackboneOutput(last_hidden_state=h_BTD, hidden_states=hidden, documents=documents_BT, **named)
         return output.to_tuple() if return_dict is False or not (return_dict or self.config.return_dict) else output
 
     def _refuse(self, more: dict[str, Any]) -> None:
@@ -203,12 +204,14 @@ class FoveateModel(FoveatePreTrainedModel):
     def _wants_cache(self, use_cache: bool | None, given: Any) -> bool:
         if use_cache is None:
             return self.config.use_cache and not self.training
-        checkpointed = any(getattr(step, "gradient_checkpointing", False) for step in self.decoder.steps)
-        if use_cache and self.training and checkpointed:
+        if use_cache and self.training and self._is_checkpointed():
             if given is not None:
                 raise FoveateError("past_key_values: layers that are computed again in the backward pass can use none")
             return False  # as transformers' own models
         return use_cache
+
+    def _is_checkpointed(self) -> bool:
+        return any(getattr(step, "gradient_checkpointing", False) for step in self.decoder.steps)
 
     def _find_documents(
         self,
@@ -291,7 +294,7 @@ class FoveateForCausalLM(FoveatePreTrainedModel, FoveateGenerationMixin):
             cache=cache,
             seq_idx=seq_idx,
             keep=logits_to_keep if isinstance(logits_to_keep, int) else 0,
-            return_dict=True,
+            for_head=True,
             **kwargs,
         )
         h_BTD = outputs.last_hidden_state

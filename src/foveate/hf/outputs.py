@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -19,6 +19,15 @@ class BackboneOutput(BaseModelOutputWithPast):
     """
 
     documents: Tensor | None = None
+
+
+class Features(NamedTuple):
+    """A backbone's output as its own head asks for it at every token: transformers' classes take longer to make."""
+
+    last_hidden_state: Tensor
+    cache: Any
+    hidden_states: tuple[Tensor, ...] | None
+    documents: Tensor | None
 
 
 @dataclass
