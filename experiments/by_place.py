@@ -14,6 +14,7 @@ Legend: N sequences, T tokens of one.
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def main() -> None:
     place_T = np.broadcast_to(np.arange(T), ids_NT.shape)
     edges = [0, 64, *(2**power for power in range(8, T.bit_length()))]
     kinds = {"all": np.ones_like(ids_NT, bool)}
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         kinds[f"{low:,} to {high - 1:,} tokens before"] = (place_T >= low) & (place_T < high)
     far_NT = place_T >= 2 * args.near
     kinds["which need far text"] = far_NT & (gained_NT > args.needs)

@@ -30,7 +30,7 @@ def by_place() -> Iterator[ModuleType]:
 
 def test_a_token_is_read_after_at_most_twice_as_many_as_are_near(by_place) -> None:
     """Token 9 with 4 near: it stands in the group 8 to 11, which is read after tokens 4 to 7."""
-    tokenizer = make_tokenizer("bytes", lambda: [])
+    tokenizer = make_tokenizer("bytes", list)
     config = FoveateConfig(walk="2@1", vocab_size=len(tokenizer), hidden_size=32, num_attention_heads=2)
     model = FoveateForCausalLM(config).eval()
     ids_NT = np.random.default_rng(0).integers(0, 256, (2, 14))
