@@ -7,6 +7,7 @@ from foveate.spec import Expand, HierarchySpec, Level, Pool, Run
 
 if TYPE_CHECKING:
     from foveate.hf.cache import FoveateCache
+    from foveate.hf.compiling import compile_decoding
     from foveate.hf.configuration_foveate import FoveateConfig
     from foveate.hf.modeling_foveate import FoveateForCausalLM
     from foveate.hf.stream import stream, stream_batch
@@ -39,6 +40,7 @@ __all__ = [
     "ZoomCache",
     "ZoomPlan",
     "check",
+    "compile_decoding",
     "load",
     "load_for_decoding",
     "probe_rare",
@@ -59,6 +61,7 @@ _LAZY = {
     "ZoomCache": "foveate.hf.zoom_cache",
     "ZoomPlan": "foveate.zooming.plan",
     "check": "foveate.promises.check",
+    "compile_decoding": "foveate.hf.compiling",
     "load": "foveate.loading",
     "load_for_decoding": "foveate.loading.decoding",
     "probe_rare": "foveate.probes.rare_words",

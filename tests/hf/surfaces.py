@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, pad
 from transformers import (
+    CompileConfig,
     DataCollatorForLanguageModeling,
     DataCollatorForSeq2Seq,
     DataCollatorForTokenClassification,
@@ -211,6 +212,8 @@ GENERATE: dict[str, Case] = {
     "`prompt_lookup_num_tokens`": alike(prompt_lookup_num_tokens=3),
     "`streamer`": streamed,
     "`cache_implementation=\"static\"`": same(cache_implementation="static"),
+    "`cache_implementation=\"offloaded\"`": same(cache_implementation="offloaded"),
+    "`compile_config` without a static cache": same(compile_config=CompileConfig()),
     "`output_attentions`": same(output_attentions=True, return_dict_in_generate=True),
     "a name it does not know (`atention_mask`)": same(atention_mask=MASK),
     "`generate_batch`": lambda: (MODEL.generate_batch([[3, 4]]), None),

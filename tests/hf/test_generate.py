@@ -342,7 +342,6 @@ def test_logits_to_keep(model: FoveateForCausalLM) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"cache_implementation": "static"}, "cache_implementation='static'"),
         ({"cache_implementation": "offloaded"}, "cache_implementation='offloaded'"),
         ({"cache_implementation": "quantized"}, "cache_implementation='quantized'"),
         ({"cache_implementation": "paged"}, "continuous batching"),

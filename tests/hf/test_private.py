@@ -58,6 +58,7 @@ def test_a_release_too_new_is_named_at_import() -> None:
         "_prepare_cache_for_generation",
         "_prepare_position_ids_for_generation",
         "prepare_inputs_for_generation",
+        "_valid_auto_compile_criteria",
         "generate",
         "generate_batch",
         "init_continuous_batching",
@@ -70,10 +71,11 @@ def test_what_is_overridden_is_there(method: str) -> None:
 
 def test_how_generate_hands_over_a_cache_is_known() -> None:
     names = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
-    assert {private.CACHE, "next_sequence_length", "inputs_embeds"} <= names.keys(), MOVED.format("the cache's name")
+    needed = {private.CACHE, "next_sequence_length", "inputs_embeds", "is_first_iteration"}
+    assert needed <= names.keys(), MOVED.format("the cache's name")
     positional = list(inspect.signature(GenerationMixin._prepare_cache_for_generation).parameters)
-    wanted = ["self", "generation_config", "model_kwargs", "generation_mode", "batch_size"]
-    assert positional[:5] == wanted, MOVED.format("GenerationMixin._prepare_cache_for_generation")
+    wanted = ["self", "generation_config", "model_kwargs", "generation_mode", "batch_size", "max_cache_length"]
+    assert positional[:6] == wanted, MOVED.format("GenerationMixin._prepare_cache_for_generation")
 
 
 def test_private_values_are_there() -> None:

@@ -64,14 +64,14 @@ class FoveateCache(Cache):
         return self.seen
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
-        return -1
+        return self.max_cache_len
 
     def get_max_cache_shape(self, layer_idx: int | None = None) -> int:
-        return -1
+        return self.max_cache_len
 
     @property
     def max_cache_len(self) -> int:
-        return -1  # which PEFT asks for
+        return -1 if self.steps.max_length is None else self.steps.max_length  # which PEFT asks for
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         return self.seen + query_length, 0

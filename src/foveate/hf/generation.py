@@ -11,6 +11,7 @@ from transformers.generation import GenerationMode
 
 from foveate.errors import FoveateError
 from foveate.hf.cache import FoveateCache
+from foveate.hf.compiling import compile_for_generate, declared_length
 from foveate.hf.inputs import check_prompt
 from foveate.hf.private import CACHE, CACHE_NAMES, columns_of_prompt, keep_after_generate, take_cache
 
@@ -29,12 +30,21 @@ class FoveateGenerationMixin(GenerationMixin):
     def _prepare_cache_for_generation(  # type: ignore[override]  # of what it may be passed only this matters
         self, generation_config: Any, model_kwargs: dict[str, Any], generation_mode: Any, batch_size: int, *args: Any
     ) -> None:
-        """Our cache instead of transformers', before the first token; a given one for as many rows as are decoded."""
+        """Our cache instead of transformers', before the first token; a given one for as many rows as are decoded.
+
+        ``args`` begins with the columns that there will be at most.
+        """
         model: Any = self
-        if generation_config.cache_implementation not in (None, "dynamic"):
+        static = generation_config.cache_implementation == "static"
+        if generation_config.cache_implementation not in (None, "dynamic", "static"):
             raise FoveateError(
                 f"cache_implementation={generation_config.cache_implementation!r} does not fit a multi-scale model; "
-                f"leave it out"
+                f"write 'static' or leave it out"
+            )
+        if static and generation_mode == GenerationMode.ASSISTED_GENERATION:
+            raise FoveateError(
+                "cache_implementation='static': assisted decoding takes tokens back, for which a cache has to grow; "
+                "leave it out"
             )
         if (
             generation_mode == GenerationMode.ASSISTED_GENERATION
@@ -49,7 +59,14 @@ class FoveateGenerationMixin(GenerationMixin):
         mask = model_kwargs.get("attention_mask")
         columns = mask.shape[1] if mask is not None else columns_of_prompt(generation_config)
         rows = batch_size * max(generation_config.num_beams, generation_config.num_return_sequences)
-        cache = model.own_cache(given, generation_config.use_cache is not False, rows, batch_size)
+        if static and isinstance(given, FoveateCache):
+            raise FoveateError(
+                "cache_implementation='static' makes a cache, and one is given; leave it out, and make the one given "
+                "by model.make_cache(rows, max_length=N)"
+            )
+        declared = declared_length(model, args[0], generation_config) if static else None
+        cache = model.own_cache(given, generation_config.use_cache is not False, rows, batch_size, max_length=declared)
+        compile_for_generate(model, cache, generation_config)
         check_prompt(mask if not generation_config.is_assistant else None, columns, cache)
         if cache is None:
             return
@@ -63,6 +80,10 @@ class FoveateGenerationMixin(GenerationMixin):
         else:
             cache.stop_recording()  # assisted decoding switches it on after this
 
+    def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
+        """False: transformers would compile the whole forward, cache and all; steps are compiled by themselves."""
+        return False
+
     def prepare_inputs_for_generation(  # type: ignore[override, unused-ignore]
         self,
         input_ids: Tensor,
@@ -70,9 +91,13 @@ class FoveateGenerationMixin(GenerationMixin):
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,  # by name: generate looks whether it is there
         cache: Any = None,
+        is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As usual, but what a given cache has read is not read again: assisted decoding would pass it once more."""
+        """As usual, but what a given cache has read is not read again: assisted decoding would pass it once more.
+
+        What was generated is no padding: no mask is passed with it, which the model would have to look into.
+        """
         cache = take_cache({"cache": cache, "past_key_values": past_key_values})
         if next_sequence_length is None and isinstance(cache, FoveateCache) and cache.recording:
             check_prompt(None, input_ids.shape[1], cache)
@@ -85,9 +110,12 @@ class FoveateGenerationMixin(GenerationMixin):
             input_ids,
             next_sequence_length=next_sequence_length,
             inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
             **{CACHE: cache},
             **kwargs,
         )
+        if not is_first_iteration and next_sequence_length == 1 and isinstance(cache, FoveateCache) and cache.seen:
+            inputs.pop("attention_mask", None)
         # by both names: PEFT puts its prompt or prefix before every token if it sees no past_key_values
         return {**dict.fromkeys(CACHE_NAMES, inputs[CACHE]), **inputs} if inputs.get(CACHE) is not None else inputs
 

@@ -80,11 +80,15 @@ class FoveatePreTrainedModel(PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.backbone.embed_tokens = value  # type: ignore[assignment]
 
-    def make_cache(self, batch: int = 1) -> FoveateCache:
-        """An empty cache for ``batch`` rows; pass it as ``past_key_values``, or ``cache``."""
-        return FoveateCache(self.backbone.decoder.make_cache(batch))
+    def make_cache(self, batch: int = 1, max_length: int | None = None) -> FoveateCache:
+        """An empty cache for ``batch`` rows; pass it as ``past_key_values``, or ``cache``.
 
-    def own_cache(self, given: Any, use_cache: bool, *batch: int) -> FoveateCache | None:
+        With ``max_length``, the most tokens that a row will have, its memory is taken at once and never moves, as
+        ``foveate.compile_decoding`` needs it; without, it grows.
+        """
+        return FoveateCache(self.backbone.decoder.make_cache(batch, max_length))
+
+    def own_cache(self, given: Any, use_cache: bool, *batch: int, max_length: int | None = None) -> FoveateCache | None:
         """The cache given, ours of the first ``batch`` rows instead of a foreign one, or None if none is wanted."""
         if isinstance(given, FoveateCache):
             if given.batch_size not in batch:
@@ -92,7 +96,7 @@ class FoveatePreTrainedModel(PreTrainedModel):
             return given
         if given is not None and (not isinstance(given, Cache) or given.get_seq_length()):
             return adopt(given, self.backbone.decoder, batch[0])
-        return self.make_cache(batch[0]) if use_cache else None
+        return self.make_cache(batch[0], max_length) if use_cache else None
 
 
 def _only_sdpa(attention: Any) -> None:

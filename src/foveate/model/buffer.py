@@ -52,6 +52,11 @@ class Place:
     first: int = 0
 
 
+def _kind(part: Tensor) -> tuple[Any, ...]:
+    """What two tensors share of which one can take the other's content and no graph is lost."""
+    return part.shape, part.dtype, part.device, part.requires_grad
+
+
 class Buffer:
     """Items of one stream at ``stride`` tokens each, in the places that ``slots`` gives them."""
 
@@ -63,6 +68,7 @@ class Buffer:
         self.capacity = 0
         self.live = False  # whether the call that is under way makes what it writes part of a graph
         self._spare = False  # whether one slot more takes what no row has
+        self.room: int | None = None  # items of a row at most, where that was declared: nothing then moves again
         self._data: Tensor | None = None  # [N, P, B, H, C, d]; None if nothing is held, or while part of a graph
         self._layers: list[tuple[Tensor, ...]] = []
 
@@ -95,12 +101,41 @@ class Buffer:
         return not isinstance(self.slots, Slots) or self.slots.keep is not None
 
     def _set(self, data: Tensor | None, spare: bool = False) -> None:
+        before = self._layers
         self._data, self._spare = data, spare
         self.capacity = 0 if data is None else data.shape[4] - spare
         self._layers = [] if data is None else [layer.unbind(0) for layer in data.unbind(0)]
+        if self.room is not None and data is not None and not data.requires_grad:
+            self._stay(before)
+
+    def _stay(self, before: list[tuple[Tensor, ...]]) -> None:
+        """Keep every part as a tensor of its own, where it was ``before`` if it still fits: a compiler and CUDA graphs
+        take neither views of one tensor, into which they write, nor new addresses."""
+        self._data = None
+        old = [part for parts in before for part in parts]
+        new = [part for parts in self._layers for part in parts]
+        with torch.inference_mode(False), torch.no_grad():
+            if [_kind(part) for part in old] == [_kind(part) for part in new]:
+                for kept, part in zip(old, new, strict=True):
+                    kept.copy_(part)
+                self._layers = before
+            else:
+                self._layers = [tuple(part.clone() for part in parts) for parts in self._layers]
+
+    def declare(self, items: int, batch: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Take the memory for rows of up to ``items`` items at once."""
+        self.room = items
+        if self.empty:
+            self._grow(self.slots.size(items), True, batch, dtype, device)
 
     def clear(self) -> None:
-        self._set(None)
+        if self.room is None:
+            self._set(None)
+
+    def randomize(self) -> None:
+        for parts in self._layers:
+            for part in parts:
+                part.normal_()
 
     def restore(self, data: Tensor | None) -> None:
         """Hold ``data`` [N, P, B, H, C, d], or nothing."""
@@ -118,10 +153,10 @@ class Buffer:
 
         Slots are zeros until written: what a mask hides must be finite.
         """
-        need, overrun = self.slots.size(units.longest), units.size > self.slots.written(units.size)
+        need, overrun = self.slots.size(max(units.longest, self.room or 0)), units.size > self.slots.written(units.size)
         spare = self._spare or not (units.aligned and units.full) or bool(self.slots.pinned and overrun)
         if need > self.capacity or spare > self._spare:
-            if need > self.capacity:
+            if need > self.capacity and self.room is None:
                 need = self.slots.grown(need, self.capacity, -(-RESERVE // self.stride))
             self._grow(max(need, self.capacity), spare, batch, dtype, device)
         self._settle(dtype)
@@ -140,7 +175,7 @@ class Buffer:
 
     def _settle(self, dtype: torch.dtype) -> None:
         """Before a call: of the dtype it computes in, and out of an earlier call's graph where none is made now."""
-        if self.live and self._data is None:
+        if self._data is None and (self.live or self._is_settled(dtype)):
             return
         data = self.data
         if data is not None and data.dtype != dtype:
@@ -149,6 +184,9 @@ class Buffer:
             data = data.detach().clone()
         if data is not self._data:
             self._set(data, self._spare)
+
+    def _is_settled(self, dtype: torch.dtype) -> bool:
+        return not self._layers or (self._layers[0][0].dtype == dtype and not self.in_graph)
 
     def _place(self, units: Units, device: torch.device) -> Place:
         if units.aligned and units.full and units.rows is None:
@@ -185,9 +223,11 @@ class Buffer:
 
     def write(self, layer: int, place: Place, *parts: Tensor) -> None:
         """Store the new items, each part [R, S, H, d]."""
-        self._layers[layer] = tuple(
+        written = tuple(
             self._written(buffer, place, new) for buffer, new in zip(self._layers[layer], parts, strict=True)
         )
+        if self.live:
+            self._layers[layer] = written
 
     def _written(self, buffer: Tensor, place: Place, new: Tensor) -> Tensor:
         new = new.to(buffer.dtype)
@@ -291,7 +331,7 @@ class Buffer:
     def __deepcopy__(self, memo: dict[int, Any]) -> Buffer:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        data = self.data
+        data, twin._layers = self.data, []
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             twin._set(None if data is None else data.clone(), self._spare)
         return twin

@@ -21,17 +21,61 @@ from foveate.model.clock import Clock, Count
 class StepCache:
     """All buffers of a batch of sequences, passed into a forward and written by it; no module holds one.
 
-    ``lengths`` counts real tokens: an int while all rows are alike, else int64 [B].
+    ``lengths`` counts real tokens: an int while all rows are alike, else int64 [B]. Where ``max_length`` is declared,
+    rows are never longer, and all memory is taken by the first call.
     """
 
-    def __init__(self, steps: list[tuple[Buffer, ...]], batch: int) -> None:
+    def __init__(self, steps: list[tuple[Buffer, ...]], batch: int, max_length: int | None = None) -> None:
+        if max_length is not None and max_length < 1:
+            raise FoveateError(f"max_length is {max_length}; a cache must have room for at least 1 token")
         self.steps = steps
         self.batch = batch
+        self.max_length = max_length
+        self.compiled = True  # whether steps with it are, where a decoder has them compiled
+        self._on_device: tuple[Tensor, Count] | None = None  # lengths, at one address, and what they say
         self.lengths: Count = 0
         self._furthest: Count = 0  # the longest each row has been: what a ring has overwritten follows from it
         self._floor: Count = 0  # what rings had overwritten when they began to remember more: rows stay as long
         self.slack = 0
         self._unfinished = False
+
+    # a cache of declared length
+
+    def check_room(self, counts: Count) -> None:
+        """Raises FoveateError if ``counts`` more tokens are more than were declared."""
+        longest = int(np.max(self.lengths + counts))
+        if self.max_length is not None and longest > self.max_length:
+            raise FoveateError(
+                f"the cache was made for {self.max_length} tokens and a row would have {longest}; "
+                f"make it with a larger max_length"
+            )
+
+    def allocate(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Take the memory of what was declared, where that is still to be done."""
+        for buffer in self.buffers:
+            if buffer.room is None:
+                assert self.max_length is not None
+                buffer.declare(self.max_length // buffer.stride, self.batch, dtype, device)
+
+    def lengths_on(self, device: torch.device) -> Tensor:
+        """``lengths`` [B] on the device, always in the same tensor; uploaded only if other calls have changed them."""
+        if self._on_device is None or len(self._on_device[0]) != self.batch or self._on_device[0].device != device:
+            with torch.inference_mode(False):
+                self._on_device = torch.zeros(self.batch, dtype=torch.int64, device=device), 0
+        lengths_B, told = self._on_device
+        if not np.array_equal(self.lengths, told):
+            if isinstance(self.lengths, int):
+                lengths_B.fill_(self.lengths)
+            else:
+                lengths_B.copy_(torch.from_numpy(self.lengths), non_blocking=True)
+            self._on_device = lengths_B, self.lengths
+        return lengths_B
+
+    def advance_step(self) -> None:
+        """Count one more token of every row, where ``lengths_on`` says it, too."""
+        assert self._on_device is not None
+        self.advance(1)
+        self._on_device = self._on_device[0].add_(1), self.lengths
 
     def begin(self, live: bool) -> None:
         """Before buffers are written; ``live``: as part of a graph, for gradients to go through.
@@ -74,16 +118,19 @@ class StepCache:
     def fill(self, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
         """Become the cache of rows of ``tokens`` tokens, with random content: what timing needs of a long context."""
         self.reset()
+        if self.max_length is not None:
+            self.check_room(tokens)
+            self.allocate(dtype, device)
         for buffer in self.buffers:
             units = Clock(0, tokens, (buffer.stride,)).units(buffer.stride)
             if units.size:
                 buffer.live = False
                 buffer.reserve(units, self.batch, dtype, device)
-                buffer.data.normal_()  # type: ignore[union-attr]
+                buffer.randomize()
         self.lengths = self._furthest = tokens
 
     def reset(self) -> None:
-        """Forget everything, and free the memory."""
+        """Forget everything, and free the memory, unless it was declared."""
         for buffer in self.buffers:
             buffer.clear()
         self._unfinished = False

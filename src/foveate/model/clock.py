@@ -85,6 +85,10 @@ class Units:
         """Which of the next finer level's rows these are, [R]; None: all of them, in order."""
         return None if self.rows is None else self._numbers(device)[3]
 
+    def begins_block(self, block: int) -> bool:
+        """Whether in some row the first new unit is the first of a block of so many."""
+        return bool(np.any(self.start % block == 0))
+
     def held(self, factor: int) -> Units:
         """What these rows held before the call of the level that is coarser by ``factor``: nothing new."""
         before = Units(self.start // factor, 0, self.rows)

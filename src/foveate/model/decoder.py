@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from foveate import spec
+from foveate.backends import compute_dtype
 from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
 from foveate.model.clock import Clock, Count
 from foveate.model.layers import Stack
 from foveate.model.packed import PackedClock
 from foveate.model.resample import Downsample, Upsample
+from foveate.model.steps import CompiledStep, Due, StepClock
 from foveate.model.streams import Trace
 
 Step = Stack | Downsample | Upsample
@@ -34,9 +36,11 @@ class Decoder(nn.Module):
     Attributes:
         whole_batches: layers see every row of the batch, also those in which no unit of their level is due: what hooks
             and adapters need that go by a row's number. What such rows get is not looked at.
+        compiled_step: takes the steps of one token per row with a cache of declared length; see ``compile_decoding``.
     """
 
     whole_batches = False
+    compiled_step: CompiledStep | None = None
 
     def __init__(self, spec: spec.HierarchySpec, *, theta: float = 10_000.0, eps: float = 1e-6) -> None:
         super().__init__()
@@ -53,9 +57,10 @@ class Decoder(nn.Module):
         depth = sum(run.layers for run in self.spec.runs if run.stride == step.stride)
         return Stack(step, level(step.stride), depth=depth, theta=theta, eps=eps)
 
-    def make_cache(self, batch: int) -> StepCache:
-        """An empty cache for ``batch`` sequences; memory is taken as they grow."""
-        return StepCache([cast(Step, step).make_buffers() for step in self.steps], batch)
+    def make_cache(self, batch: int, max_length: int | None = None) -> StepCache:
+        """An empty cache for ``batch`` sequences; memory is taken as they grow, or, for rows of up to ``max_length``
+        tokens, at once: nothing in it then moves again."""
+        return StepCache([cast(Step, step).make_buffers() for step in self.steps], batch, max_length)
 
     def forward(
         self,
@@ -85,6 +90,11 @@ class Decoder(nn.Module):
         if documents is not None and (cache is not None or counts is not None):
             raise FoveateError("documents: rows that hold several are read whole, without a cache and without counts")
         new: Count = T if counts is None else counts
+        if cache is not None and cache.max_length is not None:
+            cache.check_room(new)
+            cache.allocate(compute_dtype(x_BTD), x_BTD.device)
+            if self.compiled_step is not None and cache.compiled and self._is_step(x_BTD, counts, trace):
+                return self._take_step(x_BTD, cache, self.compiled_step)
         clock: Clock | PackedClock
         if documents is not None:
             clock = PackedClock(documents)
@@ -106,11 +116,36 @@ class Decoder(nn.Module):
         out[slice(None) if rows is None else rows, : tokens.size] = x
         return out
 
+    # steps at fixed addresses
+
+    def step(self, x_B1D: Tensor, cache: StepCache, lengths_B: Tensor, due: Due) -> Tensor:
+        """Features [B, 1, D] of one more token of each row, after the ``lengths_B`` in ``cache``, whose length is
+        declared and which is written; ``cache.advance`` is left to the caller. What differs between steps that ask
+        for the same ``due`` is in tensors."""
+        assert cache.max_length is not None
+        clock = StepClock(lengths_B, due, self.spec, cache.max_length)
+        return self.norm(self._walk(x_B1D, clock, cache, len(x_B1D), None))
+
+    def _is_step(self, x_BTD: Tensor, counts: np.ndarray | None, trace: Trace | None) -> bool:
+        return x_BTD.shape[1] == 1 and counts is None and trace is None and not torch.is_grad_enabled()
+
+    def _take_step(self, x_B1D: Tensor, cache: StepCache, compiled: CompiledStep) -> Tensor:
+        lengths_B = cache.lengths_on(x_B1D.device)
+        cache.begin(live=False)
+        x = compiled(type(self).step, self, x_B1D, cache, lengths_B, Due.of(self.spec, cache.lengths))
+        cache.advance_step()
+        return x
+
     def _wants_gradients(self, x: Tensor) -> bool:
         return x.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
 
     def _walk(
-        self, x: Tensor, clock: Clock | PackedClock, cache: StepCache | None, batch: int, trace: Trace | None
+        self,
+        x: Tensor,
+        clock: Clock | PackedClock | StepClock,
+        cache: StepCache | None,
+        batch: int,
+        trace: Trace | None,
     ) -> Tensor:
         streams = {1: x}  # the newest units of each level reached so far
         for index, (step, move) in enumerate(zip(self.steps, self.spec.steps, strict=True)):

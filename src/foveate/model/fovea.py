@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -100,18 +99,12 @@ class FoveaAttention(Heads):
         self, units: Units, buffer: Buffer | None, place: Place | None, rotary: Rotary, x: Tensor, dtype: torch.dtype
     ) -> FoveaMetadata:
         rotation, plan = rotary(units, x), None
-        if isinstance(buffer, FoveaBuffer) and units.size == 1 and not self._opens_block(units):
+        if isinstance(buffer, FoveaBuffer) and units.size == 1 and not units.begins_block(self.fovea.block):
             mask = buffer.one_unit_mask(units, x.device, dtype)
         else:
             plan = Planner(self.fovea, units, buffer, x.device).plan(rotary, dtype)
             mask = plan.mask.expand(len(x), -1, -1, -1).flatten(0, 1)[:, None]
         return FoveaMetadata(units=units, buffer=buffer, place=place, rotation=rotation, mask=mask, plan=plan)
-
-    def _opens_block(self, units: Units) -> bool:
-        """Whether some row's first new unit is the first of a block."""
-        if isinstance(units.start, np.ndarray):
-            return bool((units.start % self.fovea.block == 0).any())
-        return units.start % self.fovea.block == 0
 
     def forward(self, qkv: Tensor, metadata: Metadata, layer: int) -> Tensor:
         assert isinstance(metadata, FoveaMetadata)

@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from foveate.backends.cpu.plain import is_plain
+from foveate.backends.cpu.operators import onednn, product
+from foveate.backends.cpu.plain import PLAIN, is_plain
+
+AVAILABLE = torch.backends.mkldnn.is_available()
 
 
 def accelerate(model: nn.Module) -> nn.Module:
@@ -59,6 +62,8 @@ class _Fast:
 
 def _forward(module: nn.Linear, x: Tensor) -> Tensor:
     weight_ND = module.weight
+    if torch.compiler.is_compiling():
+        return _CompiledProduct.apply(x, weight_ND) if is_for_operator(x, weight_ND) else linear(x, weight_ND)
     if not is_for_onednn(x, weight_ND):
         return linear(x, weight_ND)
     if x.numel() > x.shape[-1]:
@@ -81,12 +86,22 @@ def _by_columns(module: nn.Linear) -> Tensor:
 
 def is_for_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether ``onednn_product`` can compute ``x @ weight.t()``, and is the faster way."""
+    return _is_fast(x, weight) and is_plain(x, weight)
+
+
+def is_for_operator(x: Tensor, weight: Tensor) -> bool:
+    """The same while a compiler looks on. What it exports is plain PyTorch, which other programs know."""
     return (
-        x.dtype == weight.dtype == torch.float32
+        _is_fast(x, weight) and type(weight) in PLAIN and not torch.compiler.is_exporting() and x.numel() > x.shape[-1]
+    )
+
+
+def _is_fast(x: Tensor, weight: Tensor) -> bool:
+    return (
+        AVAILABLE
+        and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
-        and is_plain(x, weight)
         and x.numel() > 0
-        and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -111,7 +126,27 @@ class _Product(torch.autograd.Function):
         return grad_x, grad_ND
 
 
+class _CompiledProduct(torch.autograd.Function):
+    """``_Product`` as a compiler takes it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_ND: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight_ND)
+        out: Tensor = product(x, weight_ND)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight_ND = ctx.saved_tensors
+        grad, grad_x, grad_ND = grads[0], None, None
+        if ctx.needs_input_grad[0]:
+            grad_x = product(grad, weight_ND.t())
+        if ctx.needs_input_grad[1]:
+            grad_ND = product(grad.flatten(0, -2).t(), x.flatten(0, -2).t())
+        return grad_x, grad_ND
+
+
 def onednn_product(x: Tensor, weight_ND: Tensor) -> Tensor:
     """``x @ weight_ND.t()``, [..., N], for fp32 on a CPU."""
-    out = torch.ops.mkldnn._linear_pointwise.default(x, weight_ND, None, "none", [], "")
+    out = onednn(x, weight_ND)
     return torch.ops.aten._unsafe_view(out, out.shape)  # not a view, for which FSDP warns

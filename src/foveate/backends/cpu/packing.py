@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from foveate.backends.cpu.linear import accelerate
+from foveate.backends.cpu.operators import number_of, onednn, packed_product
 from foveate.errors import FoveateError
 
 SMALL = 1 << 19  # weights: so few are read by columns in less time than a call of oneDNN takes to begin
@@ -65,6 +66,11 @@ class PackedLinear(nn.Module):
         if weight_ND.dtype == torch.float32 and weight_ND.numel() < SMALL:
             self._by_columns_ND = weight_ND.t().contiguous().t()
         self._pack(weight_ND)
+        self._number = number_of(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._number = number_of(self)
 
     def _pack(self, weight_ND: Tensor) -> None:
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_ND.contiguous())
@@ -78,11 +84,17 @@ class PackedLinear(nn.Module):
         return copies * self.in_features * self.out_features * self._itemsize
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            out: Tensor = packed_product(x, self._number, self.out_features)
+            return out
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
         if self._by_columns_ND is not None and x.numel() == self.in_features:
             return linear(x, self._by_columns_ND)
         if not x.numel():
             return x.new_empty(*x.shape[:-1], self.out_features)
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
+        return onednn(x, self._packed)
 
     def _save_to_state_dict(self, *args: Any) -> None:
         raise FoveateError("weights packed for decoding cannot be saved or trained; load the model again")
@@ -103,7 +115,7 @@ class Int8Linear(PackedLinear):
     def nbytes(self) -> int:
         return self._weight_ND.nbytes + self._scale_N.nbytes
 
-    def forward(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)
         if len(rows) > FEW_ROWS:
             return linear(x, self._weight_ND.to(x.dtype) * self._scale_N[:, None])
