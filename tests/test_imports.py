@@ -37,6 +37,7 @@ PARTS = {
     "hf": {"model", "zooming", "cost", "files"},
     "data": {"errors", "limits", "files", "progress"},
     "loading": {"hf", "data", "devices"},
+    "converting": {"hf", "loading", "presets"},
     "train": {"hf", "data", "loading", "cost", "shape", "values", "scoring"},
     "export": {"hf", "loading", "train"},
     "tasks": {"hf", "data", "loading"},
@@ -46,7 +47,7 @@ PARTS = {
     "promises": {"loading"},
     "report": {"errors", "files", "spec"},
     "ask": {"hf", "data", "loading", "scoring"},
-    "app": {"probes", "bench", "promises", "report", "export", "tasks", "serve", "ask"},
+    "app": {"probes", "bench", "promises", "report", "export", "tasks", "serve", "ask", "converting"},
     "cli": {"app", "roofline"},
 }
 TOP = {

@@ -6,6 +6,7 @@ from foveate.hf.register import register
 from foveate.spec import Expand, HierarchySpec, Level, Pool, Run
 
 if TYPE_CHECKING:
+    from foveate.converting import convert
     from foveate.hf.cache import FoveateCache
     from foveate.hf.compiling import compile_decoding
     from foveate.hf.configuration_foveate import FoveateConfig
@@ -41,6 +42,7 @@ __all__ = [
     "ZoomPlan",
     "check",
     "compile_decoding",
+    "convert",
     "load",
     "load_for_decoding",
     "probe_rare",
@@ -62,6 +64,7 @@ _LAZY = {
     "ZoomPlan": "foveate.zooming.plan",
     "check": "foveate.promises.check",
     "compile_decoding": "foveate.hf.compiling",
+    "convert": "foveate.converting",
     "load": "foveate.loading",
     "load_for_decoding": "foveate.loading.decoding",
     "probe_rare": "foveate.probes.rare_words",

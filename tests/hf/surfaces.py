@@ -33,9 +33,9 @@ from transformers import (
 from transformers.generation import BaseStreamer
 
 from foveate import FoveateForCausalLM
+from foveate.converting import from_llama
 from foveate.data.tokenizer import make_tokenizer
 from foveate.errors import FoveateError
-from foveate.hf.convert import from_llama
 from foveate.hf.private import checkpointing_argument
 from hf.models import greedy, make_ids, make_model, pad_left
 

@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from foveate import FoveateForCausalLM
+from foveate.converting import from_llama
 from foveate.errors import FoveateError
-from foveate.hf.convert import from_llama
 from foveate.hf.modeling_foveate import FoveateModel
 from foveate.hf.private import CACHE
 from hf.models import make_ids, make_model, pad_left

@@ -20,8 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from foveate import FoveateForCausalLM, load
 from foveate.backends import cpu
+from foveate.converting import from_llama
 from foveate.errors import FoveateError
-from foveate.hf.convert import from_llama
 from hf.models import FAMILIES, make_ids, make_model
 
 

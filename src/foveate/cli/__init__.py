@@ -26,6 +26,7 @@ COMMANDS = (
     "eval",
     "sample",
     "write",
+    "convert",
     "info",
     "demo",
     "bench",

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from foveate.converting import from_llama
 from foveate.errors import FoveateError
-from foveate.hf.convert import from_llama
 
 
 def tiny_llama(**changes: object) -> LlamaForCausalLM:
