@@ -8,7 +8,8 @@ from foveate.bench import decode as decode_module
 from foveate.bench import roofline
 from foveate.bench import train as train_module
 from foveate.bench.decode import time_decoding
-from foveate.bench.peers import make_models
+from foveate.bench.peer_engines import RecomputingEngine
+from foveate.bench.peers import Contender, make_models
 from foveate.bench.train import time_training
 from foveate.cli import main
 from foveate.errors import FoveateError
@@ -217,3 +218,30 @@ def test_a_token_is_profiled(capsys) -> None:
     assert sum(calls for name, (_, calls) in profile["longest"].items() if name == "aten::mm") in (0, 2 * 4 + 1)
     assert main(["bench", "decode", "--walk", "2@1", *options, *COMMON[:-1]]) == 0
     assert "outside matrix products" in capsys.readouterr().out
+
+
+def test_compiled_models_are_timed_alike(monkeypatch) -> None:
+    compiled = []
+
+    def compile_one(function, **options):
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr("torch.compile", compile_one)
+    models, notes = make_models([SHAPE], ["llama"], vocab_size=32), []
+    trained = time_training(models, context=16, batch=1, steps=1, compiled=True, note=notes.append)
+    assert [r.compiled for r in trained] == [True, True]
+    assert compiled == [given.model for given in models.values()]
+    decoded = list(time_decoding(models, context=[10, 40], tokens=9, repeats=2, compiled=True, note=notes.append))
+    assert [r.compiled for r in decoded] == [True] * 4
+    assert len(compiled) == 4  # our step and Llama's forward
+    assert sum("compiling" in line for line in notes) == 6
+    with pytest.raises(FoveateError, match="rows of different lengths"):
+        time_decoding(models, context=10, batch=2, ragged=True, compiled=True)
+
+
+def test_a_peer_that_is_not_compiled_is_named() -> None:
+    llama = make_models([SHAPE], ["llama"], vocab_size=32)["llama"]
+    models = {"other": Contender(model=llama.model, engine=RecomputingEngine, spec=None)}
+    with pytest.raises(FoveateError, match="are not compiled here"):
+        list(time_decoding(models, context=10, compiled=True))

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from foveate import FoveateForCausalLM
 from foveate.errors import FoveateError
 from foveate.hf.private import checkpointing_argument
-from hf.models import FAMILIES, make_ids, make_model, pad_left
+from hf.models import FAMILIES, greedy, make_ids, make_model, pad_left
 
 
 def checkpoint(model: Any, how: dict[str, Any] | None = None, *, on: bool = True) -> None:
@@ -92,6 +92,30 @@ def test_a_compiled_training_step_is_the_plain_one(family: str, backend: str) ->
     for name, gradient in compiled.items():
         error = (gradient - gradients[name.removeprefix("_orig_mod.")]).abs().max()
         assert error <= 1e-4 * max(1.0, largest)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bf16_logits_do_not_depend_on_gradients_or_a_cache(family: str) -> None:
+    ids = make_ids(2, 150)
+    for dtype in (torch.bfloat16, torch.float32):
+        model = make_model(family, dtype=dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+            found = [model(ids, use_cache=False).logits]
+            with torch.no_grad():
+                found += [model(ids, use_cache=use_cache).logits for use_cache in (False, True)]
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["plain", "hourglass", "retina"])
+def test_a_compiled_forward_generates_the_same(family: str) -> None:
+    torch.compiler.reset()
+    model, ids = make_model(family), make_ids(2, 9)
+    expected = greedy(model, ids, 12)
+    model.forward = torch.compile(model.forward, backend="eager")  # type: ignore[method-assign]
+    assert torch.equal(model.generate(ids, max_new_tokens=12, do_sample=False), expected)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -21,7 +21,7 @@ def attend(
         mask: 0 to be added where a key may be seen, -inf elsewhere; broadcasts to [R, 1, S, L].
         causal: query i sees the first i + 1 of as many keys.
     """
-    if cpu.is_for(q_RSHd):
+    if cpu.is_for(q_RSHd) or cpu.is_for_compiled(q_RSHd):
         return cpu.attend(q_RSHd, k_RKLd, v_RKLd, mask, causal)
     return attend_anywhere(q_RSHd, k_RKLd, v_RKLd, mask, causal)
 

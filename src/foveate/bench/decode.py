@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.bench.engines import Engine, NotPossibleError
+from foveate.bench.engines import Engine, HubEngine, NotPossibleError, StaticHubEngine
 from foveate.bench.peers import Contender, contender
 from foveate.bench.profile import profile_tokens
 from foveate.bench.roofline import Bandwidth, firings, synchronize
@@ -75,6 +75,7 @@ class DecodeTime:
     tokens: int
     threads: int
     device: str
+    compiled: bool
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,6 +90,7 @@ class Timing:
         ragged: rows of different lengths, from half the first context to all of it, padded on the left.
         roofline: also measure the bandwidth of matrix-vector products in the shapes of the first walk.
         profile: also profile a repeat, after the others.
+        compiled: compile the steps, with a state of declared length.
         against: the model that ratios are to.
     """
 
@@ -98,6 +100,7 @@ class Timing:
     ragged: bool = False
     roofline: bool = False
     profile: bool = False
+    compiled: bool = False
     against: str
 
 
@@ -106,7 +109,10 @@ class _Subject:
 
     def __init__(self, name: str, given: Contender, batch: int, timing: Timing) -> None:
         self.name, self.timing, self.walk = name, timing, given.walk
-        self.engine: Engine = given.engine(given.model, batch, given.spec)
+        kind = StaticHubEngine if timing.compiled and given.engine is HubEngine else given.engine
+        self.engine: Engine = kind(given.model, batch, given.spec)
+        if timing.compiled:
+            self.engine.compile()
         self.tokens = min(timing.tokens, self.engine.most_tokens or timing.tokens)
         self.texts: list[Tensor] = []  # the ids of the context, which generate wants to see again
         self.prefill_tokens_per_s: float | None = None
@@ -226,6 +232,7 @@ class _Subject:
             tokens=self.tokens,
             threads=torch.get_num_threads(),
             device=str(engine.device),
+            compiled=self.timing.compiled,
         )
 
 
@@ -240,6 +247,7 @@ def time_decoding(
     ragged: bool = False,
     roofline: bool = False,
     profile: bool = False,
+    compiled: bool = False,
     against: str | None = None,
     note: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[DecodeTime]:
@@ -249,7 +257,7 @@ def time_decoding(
         models: name to causal language model, or what ``make_models`` made.
         context: one number of tokens, or several: measured from the shortest on, each going on from the one before.
             What there is no memory or no time for is left out, and ``note`` told.
-        through_generate, ragged, roofline, profile, against: see ``Timing``.
+        through_generate, ragged, roofline, profile, compiled, against: see ``Timing``.
         note: told in a line what is being done.
 
     Raises:
@@ -261,6 +269,9 @@ def time_decoding(
             raise FoveateError(f"{name} is {value}; it must be at least 1")
     if ragged and batch == 1:
         raise FoveateError("batch is 1: rows of different lengths take at least 2")
+    if compiled and (ragged or through_generate):
+        kind = "rows of different lengths" if ragged else "model.generate"
+        raise FoveateError(f"compiled steps are timed in a bare loop over even rows; leave out {kind} or compiling")
     if against is not None and against not in models:
         raise FoveateError(f"there is no model {against!r} to relate to; choose one of {', '.join(models)}")
     timing = Timing(
@@ -270,6 +281,7 @@ def time_decoding(
         ragged=ragged,
         roofline=roofline,
         profile=profile,
+        compiled=compiled,
         against=against or next(iter(models)),
     )
     return _time_decoding({name: contender(model) for name, model in models.items()}, contexts, batch, timing, note)
@@ -290,6 +302,8 @@ def _time_decoding(
         for subject in subjects:
             try:
                 if subject.grow(context, note):
+                    if timing.compiled:
+                        note(f"{subject.name}: compiling its steps, which takes a minute or more")
                     subject.decode(min(subject.tokens, WARM_UP))
                     ready.append(subject)
             except NotPossibleError as error:

@@ -18,6 +18,7 @@ from foveate.backends.cpu.packing import Int8Linear, PackedLinear
 from foveate.bench.roofline import bytes_read
 from foveate.cost import Load, predict
 from foveate.errors import FoveateError
+from foveate.hf.compiling import GRAPHS, compile_decoding
 from foveate.hf.private import CACHE
 from foveate.hf.stream import continue_batch
 from foveate.spec import HierarchySpec
@@ -109,6 +110,10 @@ class Engine(ABC):
     def _fill(self, context: int, pads: np.ndarray | None) -> bool:
         return False
 
+    def compile(self) -> None:
+        """Compile the steps from now on."""
+        raise FoveateError(f"steps of {type(self.model).__name__} are not compiled here; compare ours and llama")
+
     def prepare(self, tokens: int) -> None:  # noqa: B027  # most have nothing to prepare
         """Before a context is read that will be ``tokens`` long with what is decoded after it."""
 
@@ -142,6 +147,17 @@ class FoveateEngine(Engine):
         self.cache = self.model.make_cache(batch)
         self.packed = [module for module in self.model.modules() if isinstance(module, PackedLinear)]
         self.rounded = any(isinstance(layer, Int8Linear) for layer in self.packed)
+        self.compiled = False
+        self.fixed: Any = None  # of compiled steps, the state that all decode from, where it was compiled for
+
+    def compile(self) -> None:
+        compile_decoding(self.model)
+        self.compiled = True
+
+    def prepare(self, tokens: int) -> None:
+        if self.compiled:
+            self.cache, self.fixed, self.columns = self.model.make_cache(self.batch, max_length=tokens), None, 0
+            self.lengths = np.zeros(self.batch, dtype=np.int64)
 
     @property
     def state_bytes(self) -> int:
@@ -172,6 +188,10 @@ class FoveateEngine(Engine):
             pass
 
     def fork(self, tokens: int) -> Any:
+        if self.compiled:
+            self.fixed = self.fixed if self.fixed is not None else copy.deepcopy(self.cache)
+            self.fixed.become(self.cache)
+            return self.fixed
         if not (self.lengths == self.lengths[0]).all():
             return copy.deepcopy(self.cache)  # rows that are done will leave it
         # tapes that overwrite nothing are shared: what one copy writes past a row's end the next writes again
@@ -248,6 +268,16 @@ class StaticHubEngine(HubEngine):
     """The same with transformers' static cache, made just as long as it has to be."""
 
     capacity = 1
+    forward: Any = None  # compiled
+
+    def compile(self) -> None:
+        mode = GRAPHS if self.device.type == "cuda" else None
+        self.forward = torch.compile(self.model.forward, mode=mode, dynamic=False)
+
+    def step(self, ids_B1: Tensor, state: Any) -> Tensor:
+        if self.forward is None:
+            return super().step(ids_B1, state)
+        return self.forward(ids_B1, **{CACHE: state}, use_cache=True).logits[:, -1].clone()
 
     def _make_cache(self) -> Any:
         return StaticCache(config=self.model.config, max_cache_len=self.capacity)

@@ -53,15 +53,17 @@ class TrainSpeed:
     steps: int
     threads: int
     device: str
+    compiled: bool
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class _Subject:
-    def __init__(self, name: str, given: Contender, batch: int, context: int, bf16: bool) -> None:
-        self.name, self.given, self.bf16 = name, given, bf16
+    def __init__(self, name: str, given: Contender, batch: int, context: int, bf16: bool, compiled: bool) -> None:
+        self.name, self.given, self.bf16, self.compiled = name, given, bf16, compiled
         self.model: Any = given.model.train()
+        self.forward: Any = torch.compile(self.model) if compiled else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         generator = torch.Generator().manual_seed(0)
         vocabulary = self.model.config.get_text_config().vocab_size
@@ -73,7 +75,7 @@ class _Subject:
         device = self.model.device
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
-            loss = self.model(input_ids=self.ids_BT, labels=self.ids_BT, use_cache=False).loss
+            loss = self.forward(input_ids=self.ids_BT, labels=self.ids_BT, use_cache=False).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -107,6 +109,7 @@ class _Subject:
             steps=len(self.seconds),
             threads=torch.get_num_threads(),
             device=str(self.model.device),
+            compiled=self.compiled,
         )
 
     def _flops_per_token(self) -> float | None:
@@ -124,6 +127,7 @@ def time_training(
     steps: int = 8,
     bf16: bool = True,
     peak: bool = False,
+    compiled: bool = False,
     against: str | None = None,
     note: Callable[[str], Any] = lambda line: None,
 ) -> list[TrainSpeed]:
@@ -132,6 +136,7 @@ def time_training(
     Args:
         models: name to causal language model, or what ``make_models`` made.
         peak: also time a large matrix product in each turn, for the share of it that models reach.
+        compiled: compile every model with ``torch.compile``.
         against: the model that ratios are to; by default the first.
         note: told in a line what is being done.
 
@@ -146,7 +151,7 @@ def time_training(
     contenders = fitting(models, batch=batch, context=context, bf16=bf16, note=note)
     if not contenders:
         return []
-    subjects = [_Subject(name, given, batch, context, bf16) for name, given in contenders.items()]
+    subjects = [_Subject(name, given, batch, context, bf16, compiled) for name, given in contenders.items()]
     device = subjects[0].model.device
     product = MatmulPeak(torch.bfloat16 if bf16 else torch.float32, device) if peak else None
     peaks: list[float] = []
@@ -155,6 +160,8 @@ def time_training(
         if product is not None and step >= 0:
             peaks.append(product.measure())
         for subject in subjects:
+            if compiled and step == -WARM_UP:
+                note(f"{subject.name}: compiling, which takes a minute or more")
             seconds = subject.step()
             if step >= 0:
                 subject.seconds.append(seconds)

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decode.add_argument(
         "--ragged", action="store_true", help="rows of different lengths, from half the first context to all of it"
     )
+    decode.add_argument("--compile", action="store_true", help="compile the steps, with caches of declared length")
     decode.add_argument("--profile", action="store_true", help="also show where the time of a token goes (CPU)")
     _add_plot(decode)
     memory = kinds.add_parser(
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         epilog=EXAMPLES,
     )
     _add_common(train, context="512", batch=8, dtype="bf16", dtypes=TRAIN_DTYPES)
+    train.add_argument("--compile", action="store_true", help="compile every model: minutes at first")
     train.add_argument("--repeats", type=count, default=5, metavar="N", help="steps of each (default: 5)")
     serve = kinds.add_parser(
         "serve",
@@ -223,6 +225,7 @@ def _decode(args: argparse.Namespace) -> Iterator[Record]:
                 ragged=args.ragged,
                 roofline=True,
                 profile=args.profile,
+                compiled=args.compile,
                 against=args.against,
                 note=_note,
             ):
@@ -284,6 +287,7 @@ def _train(args: argparse.Namespace) -> Iterator[Record]:
                     steps=args.repeats,
                     bf16=dtype == "bfloat16",
                     peak=True,
+                    compiled=args.compile,
                     against=args.against,
                     note=_note,
                 ):

@@ -102,6 +102,11 @@ class FoveateCache(Cache):
         self.steps.fill(tokens, dtype, device)
         self.seen = self.unpadded = tokens
 
+    def become(self, other: FoveateCache) -> None:
+        """Hold what ``other`` holds, a cache of the same rows and model; where a length is declared, in place."""
+        self.steps.become(other.steps)
+        self.seen, self.unpadded = other.seen, other.unpadded
+
     def reset(self) -> None:
         self.steps.reset()
         self.seen = self.unpadded = self._since_crop = 0

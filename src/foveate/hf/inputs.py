@@ -69,6 +69,13 @@ def numbered(mask_BT: Tensor | None) -> Tensor | None:
     """A mask [B, T] that numbers documents from 1 on, 0 being padding; None if it only says 1."""
     if mask_BT is None or mask_BT.dtype == torch.bool or mask_BT.is_floating_point() or not mask_BT.numel():
         return None
+    if torch.compiler.is_compiling():  # which would break the graph to look
+        torch._assert_async(
+            ((mask_BT >= 0) & (mask_BT <= 1)).all(),
+            "attention_mask is to number documents, which a compiled model does not look for; "
+            "give each text a row of its own, or do not compile the model",
+        )
+        return None
     low, high = (int(bound) for bound in mask_BT.aminmax())
     if low < 0:
         raise FoveateError(f"attention_mask has the value {low}; pass 1 for tokens and 0 for padding")

@@ -128,6 +128,13 @@ class Buffer:
         if self.empty:
             self._grow(self.slots.size(items), True, batch, dtype, device)
 
+    def become(self, other: Buffer) -> None:
+        """Hold a copy of what ``other`` holds."""
+        self.slots = other.slots
+        data = other.data
+        with torch.inference_mode(False), torch.no_grad():
+            self._set(None if data is None else data.clone(), other._spare)
+
     def clear(self) -> None:
         if self.room is None:
             self._set(None)

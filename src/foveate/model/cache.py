@@ -136,6 +136,13 @@ class StepCache:
         self._unfinished = False
         self.lengths = self._furthest = self._floor = 0
 
+    def become(self, other: StepCache) -> None:
+        """Hold what ``other`` holds, a cache of the same rows and walk; where a length is declared, in place."""
+        for buffer, theirs in zip(self.buffers, other.buffers, strict=True):
+            buffer.become(theirs)
+        self.slack, self._unfinished = other.slack, other._unfinished
+        self.lengths, self._furthest, self._floor = other.lengths, other._furthest, other._floor
+
     def counts(self) -> dict[str, Count]:
         """All that a cache is besides its buffers' data."""
         return {"lengths": self.lengths, "furthest": self._furthest, "floor": self._floor, "slack": self.slack}

@@ -18,7 +18,8 @@ def decode_table(records: Sequence[Record]) -> Group:
     """Of ``foveate bench decode``."""
     first = records[0]
     title = (
-        f"decoding {'ragged rows, ' if first['ragged'] else ''}on {first['device']}, {first['threads']} threads; "
+        f"decoding {'ragged rows, ' if first['ragged'] else ''}{_compiled(first)}on {first['device']}, "
+        f"{first['threads']} threads; "
         f"median (low–high) of {first['repeats']}, ratios to {first['against']} turn by turn"
     )
     columns: list[Column] = [
@@ -41,6 +42,10 @@ def decode_table(records: Sequence[Record]) -> Group:
     return _table(title, columns, records)
 
 
+def _compiled(record: Record) -> str:
+    return "compiled, " if record.get("compiled") else ""
+
+
 def profile_table(record: Record) -> Group:
     """Of ``foveate bench decode --profile``: the operations of a token that take longest."""
     found = record["profile"]
@@ -61,8 +66,8 @@ def train_table(records: Sequence[Record]) -> Group:
     """Of ``foveate bench train``."""
     first = records[0]
     title = (
-        f"training on {first['device']}, {first['threads']} threads; median (low–high) of {first['steps']} steps, "
-        f"ratios to {first['against']} turn by turn"
+        f"training {_compiled(first)}on {first['device']}, {first['threads']} threads; "
+        f"median (low–high) of {first['steps']} steps, ratios to {first['against']} turn by turn"
     )
     columns: list[Column] = [
         ("walk", _name),

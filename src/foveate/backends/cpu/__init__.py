@@ -5,7 +5,7 @@ model can be packed for decoding for good (``packing``). A compiler, a dispatch 
 plain PyTorch. (Measured on an AMD EPYC; on Intel's CPUs MKL does better than what is assumed here.)
 """
 
-from foveate.backends.cpu.attention import attend, is_for
+from foveate.backends.cpu.attention import attend, is_for, is_for_compiled
 from foveate.backends.cpu.linear import accelerate, decelerate
 
-__all__ = ["accelerate", "attend", "decelerate", "is_for"]
+__all__ = ["accelerate", "attend", "decelerate", "is_for", "is_for_compiled"]

@@ -20,6 +20,17 @@ def is_for(q: Tensor) -> bool:
     return q.device.type == "cpu" and is_plain(q)
 
 
+def is_for_compiled(q_RSHd: Tensor) -> bool:
+    """Of one query the products are the faster way for compiled models, too; what is exported is plain PyTorch."""
+    return (
+        torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
+        and q_RSHd.device.type == "cpu"
+        and q_RSHd.dtype is not torch.bfloat16
+        and q_RSHd.shape[1] == 1
+    )
+
+
 def attend(q_RSHd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """[R, S, H, d]; see ``foveate.backends.attend``."""
     if q_RSHd.shape[1] == 1:
