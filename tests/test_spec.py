@@ -200,7 +200,7 @@ def test_walks_that_are_wrong(walk, message) -> None:
         ({"expanding": "copy"}, "expanding is 'copy'; choose one of repeat, linear, attention"),
         ({"levels": {"8": {"width": 64}}}, "levels names stride '8', which the walk does not have"),
         ({"levels": {"four": {"width": 64}}}, "levels names stride 'four'"),
-        ({"levels": {"4": {"wide": 64}}}, "it takes feed_forward, heads, kv_heads, width"),
+        ({"levels": {"4": {"wide": 64}}}, "it takes feed_forward, head_dim, heads, kv_heads, width"),
         ({"levels": {"4": 64}}, "levels[4] is 64"),
         ({"levels": [4]}, "levels is [4]; write a mapping"),
         ({"levels": {4: {"width": "64"}}}, "width is '64'"),

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from foveate.errors import FoveateError, shown
-from foveate.spec import Attention, Expand, HierarchySpec, Level, Pool, Run
+from foveate.spec import Attention, Block, Expand, HierarchySpec, Level, Pool, Run
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST = 1 << 30  # context, batch or vocabulary
@@ -154,7 +154,7 @@ def predict(spec: HierarchySpec, load: Load) -> Cost:
         match step:
             case Run():
                 layers[step.stride] += step.layers
-                parts[step.stride] += _run(spec.level(step.stride), step, load)
+                parts[step.stride] += _run(spec.level(step.stride), step, spec.block, load)
             case Pool():
                 parts[step.stride] += _pool(spec.level(step.source), spec.level(step.stride), spec.pooling, load)
             case Expand():
@@ -165,23 +165,28 @@ def predict(spec: HierarchySpec, load: Load) -> Cost:
     return Cost(walk=str(spec), load=load, levels=levels, ends=_ends(spec.level(1).width, load))
 
 
-def _run(level: Level, run: Run, load: Load) -> Part:
+def _run(level: Level, run: Run, block: Block, load: Load) -> Part:
     if not run.layers:
         return Part()
-    layers = sum([_layer(level, run.attention, load)] * run.layers, Part())
+    layers = sum([_layer(level, run.attention, block, load)] * run.layers, Part())
     shared, of_rows = run.attention.saved_masks(load.units(level.stride))
     return layers + Part(backward_bytes=load.element * (shared + load.batch * of_rows))
 
 
-def _layer(level: Level, attention: Attention, load: Load) -> Part:
+def _layer(level: Level, attention: Attention, block: Block, load: Load) -> Part:
     D, H, K, d, F = level.width, level.heads, level.kv_heads, level.head_dim, level.feed_forward
     units, e = load.units(level.stride), load.element
     matrices = (H + 2 * K) * d * D + H * d * D + 3 * D * F
     per_key = 4 * H * d
-    saved = units * (2 * _saved_norm(D) + e * (2 * D + 4 * F) + FP32 * H)  # the last: log-sum-exp of attention
+    saved = units * (block.stream_norms * _saved_norm(D) + e * (D + H * d + 4 * F) + FP32 * H)  # log-sum-exp at last
     saved += e * attention.saved(level, units)
+    biases = {"qkv": (H + 2 * K) * d, "o": D, "mlp": 2 * F + D}
+    vectors = block.stream_norms * D + sum(biases[name] for name in block.biases)
+    if block.qk_norm is not None:
+        vectors += 2 * d if block.qk_norm == "head" else (H + K) * d
+        saved += units * (FP32 * 2 * (H + K) * d + FP32 * (H + K) + e * 2 * K * d)
     return Part(
-        params=matrices + 2 * D + K * attention.parameters(d),
+        params=matrices + vectors + K * attention.parameters(d),
         flops_per_token=(2 * matrices + per_key * attention.keys_read(max(units, 1))) / level.stride,
         train_flops_per_token=TRAINING
         * (2 * matrices + per_key * attention.mean_keys_read(units))

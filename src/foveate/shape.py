@@ -20,6 +20,7 @@ LEVEL_KEYS = {
     "kv_heads": "kv_heads",
     "ff": "feed_forward",
     "feed_forward": "feed_forward",
+    "head_dim": "head_dim",
 }
 
 
@@ -51,16 +52,7 @@ def spec_from_config(values: Mapping[str, Any]) -> HierarchySpec:
     """The spec that a configuration's fields describe, whether from flags or from a run's ``config.json``."""
     if "walk" not in values:
         raise FoveateError("the configuration has no walk; it is not one of a Foveate model")
-    return HierarchySpec.parse(
-        values["walk"],
-        width=values.get("hidden_size", DEFAULT_HIDDEN),
-        heads=values.get("num_attention_heads", 4),
-        kv_heads=values.get("num_key_value_heads"),
-        feed_forward=values.get("intermediate_size"),
-        levels=values.get("levels"),
-        pooling=values.get("pooling", "mean"),
-        expanding=values.get("expanding", "repeat"),
-    )
+    return HierarchySpec.from_settings(values)
 
 
 def read_levels(given: Iterable[str] | Mapping[Any, Mapping[str, int]]) -> dict[str, dict[str, int]]:
@@ -82,7 +74,7 @@ def _read_level(word: str) -> tuple[str, dict[str, int]]:
         if match is None or key is None:
             raise FoveateError(
                 f"--levels: cannot read {shown(setting)} in {shown(word)}; "
-                f"write width=, heads=, kv_heads= or ff= and a number"
+                f"write width=, heads=, kv_heads=, head_dim= or ff= and a number"
             )
         shape[key] = int(match[2])
     return stride, shape

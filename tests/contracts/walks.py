@@ -3,7 +3,7 @@
 from itertools import product
 
 from foveate.presets import bottom_up, deep, hourglass, top_down, vanilla
-from foveate.spec import EXPANDINGS, POOLINGS, Fovea, HierarchySpec
+from foveate.spec import EXPANDINGS, POOLINGS, Block, Fovea, HierarchySpec
 
 
 def small(walk: str, **shape: object) -> HierarchySpec:
@@ -40,6 +40,23 @@ WALKS = {
     "fovea_keep": small("1@1:fovea4,groups=3,scales=2/6,tail=keep", width=16, heads=4, kv_heads=2),
     "fovea_walk": small(
         "1@1:fovea6,groups=2,scales=3/6,tail=keep 2@2:fovea2,groups=4,scales=2 1@1:fovea3,groups=4,scales=3"
+    ),
+    # what families of pretrained models have: post-norms, norms of queries and keys, biases, soft caps, ropes
+    "qwen": small(
+        "1@1:window5 1@2 1@1", heads=4, kv_heads=2, head_dim=6, block=Block(qk_norm="head", biases=("qkv", "o", "mlp"))
+    ),
+    "olmo": small("1@1 1@3:sink2 1@1", kv_heads=1, block=Block(norms="post", qk_norm="all")),
+    "gemma": small(
+        "1@1:window3,rope=local 1@2 1@1:fovea4,groups=4,scales=2/4 1@1:rope=local",
+        head_dim=6,
+        block=Block(norms="both", qk_norm="head", activation="gelu_pytorch_tanh", soft_cap=0.7),
+        ropes={"local": {"theta": 20.0}, "default": {"theta": 1e4, "divide": [1.0, 3.0, 8.0]}},
+    ),
+    "phi": small(
+        "1@1:rope=none 1@2:fovea2,groups=4,scales=2,rope=part 1@1:rope=part",
+        head_dim=8,
+        block=Block(activation="gelu", soft_cap=2),
+        ropes={"part": {"theta": 100.0, "rotated": 4, "divide": [1, 2]}},
     ),
     # every way to move between levels, to a wider level and to one of the same width
     **{

@@ -70,7 +70,7 @@ def test_window_work_is_linear_in_units(monkeypatch: pytest.MonkeyPatch) -> None
         compared.append(q_RSHd.shape[0] * q_RSHd.shape[1] * k_RKLd.shape[2])
         return attend(q_RSHd, k_RKLd, v_RKLd, **options)
 
-    monkeypatch.setattr("foveate.model.local.attend", counting)
+    monkeypatch.setattr("foveate.model.attention.attend", counting)
     level = spec.Level(stride=1, width=8, heads=2, kv_heads=2, feed_forward=8)
     heads = make_heads(level, spec.Window(window=16))
     qkv = torch.randn(1, 1000, 6, 4)

@@ -13,14 +13,23 @@ from foveate.backends import cpu
 
 
 def attend(
-    q_RSHd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, *, mask: Tensor | None = None, causal: bool = False
+    q_RSHd: Tensor,
+    k_RKLd: Tensor,
+    v_RKLd: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Scaled dot-product attention with grouped queries, [R, S, H, d].
 
     Args:
         mask: 0 to be added where a key may be seen, -inf elsewhere; broadcasts to [R, 1, S, L].
         causal: query i sees the first i + 1 of as many keys.
+        soft_cap: scores s become soft_cap · tanh(s / soft_cap), before the mask.
     """
+    if soft_cap is not None:
+        return attend_capped(q_RSHd, k_RKLd, v_RKLd, mask, causal, soft_cap)
     if cpu.is_for(q_RSHd) or cpu.is_for_compiled(q_RSHd):
         return cpu.attend(q_RSHd, k_RKLd, v_RKLd, mask, causal)
     return attend_anywhere(q_RSHd, k_RKLd, v_RKLd, mask, causal)
@@ -43,6 +52,23 @@ def attend_anywhere(q_RSHd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, mask: Tensor
         q_RSHd.transpose(1, 2), k_RKLd, v_RKLd, attn_mask=mask, is_causal=causal, enable_gqa=grouped
     )
     return out_RHSd.transpose(1, 2)
+
+
+def attend_capped(
+    q_RSHd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, mask: Tensor | None, causal: bool, soft_cap: float
+) -> Tensor:
+    """Written out, since no kernel of PyTorch caps its scores: memory for each pair of query and key."""
+    S, H = q_RSHd.shape[1:3]
+    K = k_RKLd.shape[1]
+    q_RKGSd = q_RSHd.transpose(1, 2).unflatten(1, (K, H // K)) * (q_RSHd.shape[-1] ** -0.5 / soft_cap)
+    s_RKGSL = torch.tanh(q_RKGSd @ k_RKLd[:, :, None].transpose(-1, -2)) * soft_cap
+    if causal:
+        future = torch.ones(S, S, dtype=torch.bool, device=s_RKGSL.device).triu_(1)
+        s_RKGSL = s_RKGSL.masked_fill(future, -torch.inf)
+    if mask is not None:
+        s_RKGSL = s_RKGSL + mask[:, :, None]
+    p_RKGSL = torch.softmax(s_RKGSL, -1).to(v_RKLd.dtype)
+    return (p_RKGSL @ v_RKLd[:, :, None]).flatten(1, 2).transpose(1, 2)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

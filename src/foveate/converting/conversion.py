@@ -11,6 +11,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from foveate.converting.families import read_source
 from foveate.converting.placement import place, start_moves
 from foveate.converting.source import Source
+from foveate.errors import FoveateError
 from foveate.hf.configuration_foveate import FoveateConfig
 from foveate.hf.modeling_foveate import FoveateForCausalLM
 from foveate.loading import load_model
@@ -21,6 +22,7 @@ def convert(
     model: PreTrainedModel | str | Path,
     walk: str | None = None,
     *,
+    context: int | None = None,
     pooling: str = "mean",
     expanding: str = "repeat",
 ) -> FoveateForCausalLM:
@@ -30,14 +32,18 @@ def convert(
         model: of a known family, or its folder, name on the hub, or ``.gguf`` file.
         walk: for as many layers as the model has, which are placed in order along it; None: all on tokens, each
             looking back as it does there, so that the model computes what ``model`` computes.
+        context: tokens of a text for which rotary positions are fixed that depend on it (rope_type dynamic and
+            longrope); by default those that the source was first trained for.
         pooling, expanding: how the walk moves between levels.
 
     Raises:
         FoveateError: no known family, a setting that no walk can represent, by name, or another number of layers.
     """
+    if isinstance(model, FoveateForCausalLM):
+        raise FoveateError("this is a Foveate model; train it further with foveate train --from")
     if not isinstance(model, PreTrainedModel):
         model = load_model(model, device="cpu")
-    source = read_source(model)
+    source = read_source(model, context)
     placed = place(source, None if walk is None else resolve_walk(walk))
     config = FoveateConfig(
         walk=" ".join(str(run) for run, _ in placed), pooling=pooling, expanding=expanding, **source.settings

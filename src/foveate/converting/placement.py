@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from foveate.converting.source import Source
@@ -21,13 +23,8 @@ def place(source: Source, walk: str | None) -> Placed:
         FoveateError: the walk takes another number of layers.
     """
     if walk is None:
-        kinds = [layer.attention for layer in source.layers]
-        begins = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
-        ends = [*begins[1:], len(kinds)]
-        return tuple(
-            (Run(stride=1, layers=end - begin, attention=kinds[begin]), tuple(range(begin, end)))
-            for begin, end in zip(begins, ends, strict=True)
-        )
+        each = [Run(stride=1, layers=1, attention=layer.attention) for layer in source.layers]
+        return _by_rope([(run, (i,)) for i, run in enumerate(each)], source)
     runs = parse_walk(walk)
     wanted, given = sum(run.layers for run in runs), len(source.layers)
     if wanted != given:
@@ -36,7 +33,21 @@ def place(source: Source, walk: str | None) -> Placed:
     for run in runs:
         placed.append((run, tuple(range(first, first + run.layers))))
         first += run.layers
-    return tuple(placed)
+    return _by_rope(placed, source)
+
+
+def _by_rope(placed: list[tuple[Run, tuple[int, ...]]], source: Source) -> Placed:
+    """The same layers in as few runs as have one rope and one kind of attention each."""
+    runs: list[tuple[Run, tuple[int, ...]]] = []
+    for run, layers in placed:
+        for rope, some in groupby(layers, key=lambda i: source.layers[i].rope):
+            here = replace(run, layers=0, rope=rope)
+            before = runs.pop() if runs and runs[-1][1] and replace(runs[-1][0], layers=0) == here else (here, ())
+            taken = (*before[1], *some)
+            runs.append((replace(here, layers=len(taken)), taken))
+        if not layers:
+            runs.append((run, ()))
+    return tuple(runs)
 
 
 def start_moves(model: FoveateForCausalLM, source: Source, placed: Placed) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from foveate.cost import LARGEST, Load, predict
 from foveate.errors import FoveateError, first_line, shown
 from foveate.hf.private import CACHE_NAMES
-from foveate.spec import HierarchySpec, default_feed_forward
+from foveate.spec import HierarchySpec, check_cap, default_feed_forward
 
 MAX_PARAMETERS = 500_000_000_000
 MAX_VOCABULARY = 1 << 24
@@ -32,6 +32,23 @@ AUTO_MAP = {
 }
 # what transformers takes for models of several parts, or of layers that differ
 OF_OTHER_MODELS = ("per_layer_config", "text_config", "text_encoder", "decoder", "generator")
+OF_SPEC = (
+    "walk",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "head_dim",
+    "levels",
+    "pooling",
+    "expanding",
+    "norms",
+    "qk_norm",
+    "biases",
+    "hidden_act",
+    "attn_logit_softcapping",
+    "ropes",
+)
 INHERITED = {
     "architectures": list,
     "transformers_version": str,
@@ -74,6 +91,11 @@ class FoveateConfig(PreTrainedConfig):
             ``width``, ``heads``, ``kv_heads`` and ``feed_forward``.
         pooling: ``mean``, ``linear`` or ``attention``; expanding: ``repeat``, ``linear`` or ``attention``.
         max_position_embeddings: the context in tokens that the model was trained for.
+        head_dim: of a head, where it is not the hidden size over the heads.
+        norms, qk_norm, biases, hidden_act, attn_logit_softcapping: see ``foveate.spec.Block``.
+        ropes: rotary positions by the names that runs of the walk give (``1@1:rope=local``; ``default`` is that of
+            the others), each with ``theta``, and perhaps ``rotated`` and ``divide``; see ``foveate.spec.Rope``.
+        final_logit_softcapping: logits x become c · tanh(x / c).
 
     Raises:
         FoveateError: names the field, its value and the remedy.
@@ -92,7 +114,15 @@ class FoveateConfig(PreTrainedConfig):
     pooling: str = "mean"
     expanding: str = "repeat"
     max_position_embeddings: int = 2048
-    rope_theta: float = 10_000.0
+    head_dim: int | None = None
+    norms: str = "pre"
+    qk_norm: str | None = None
+    biases: list | None = None
+    hidden_act: str = "silu"
+    attn_logit_softcapping: float | int | None = None
+    final_logit_softcapping: float | int | None = None
+    ropes: dict | None = None
+    rope_theta: float | int = 10_000.0
     rms_norm_eps: float = 1e-6
     initializer_range: float = 0.02
     use_cache: bool = True
@@ -131,6 +161,7 @@ class FoveateConfig(PreTrainedConfig):
             _require(self, name, _is_whole(getattr(self, name), 1, high), f"a whole number from 1 to {high}")
         _require(self, "rope_theta", _is_number(self.rope_theta) and self.rope_theta > 0, "a number above 0")
         _require(self, "rms_norm_eps", _is_number(self.rms_norm_eps) and self.rms_norm_eps >= 0, "a number from 0")
+        check_cap("final_logit_softcapping", self.final_logit_softcapping)
         usable = _is_number(self.initializer_range) and self.initializer_range >= 0
         _require(self, "initializer_range", usable, "a number from 0")
         for name in ("use_cache", "tie_word_embeddings"):
@@ -172,16 +203,7 @@ class FoveateConfig(PreTrainedConfig):
 
     @property
     def spec(self) -> HierarchySpec:
-        return HierarchySpec.parse(
-            self.walk,
-            width=self.hidden_size,
-            heads=self.num_attention_heads,
-            kv_heads=self.num_key_value_heads,
-            feed_forward=self.intermediate_size,
-            levels=self.levels,
-            pooling=self.pooling,
-            expanding=self.expanding,
-        )
+        return HierarchySpec.from_settings({name: getattr(self, name) for name in OF_SPEC})
 
     @property
     def hidden_state_strides(self) -> list[int]:

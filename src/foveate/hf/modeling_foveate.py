@@ -305,6 +305,9 @@ class FoveateForCausalLM(FoveatePreTrainedModel, FoveateGenerationMixin):
         if isinstance(logits_to_keep, Tensor):
             h_BTD = h_BTD[:, logits_to_keep]
         logits = self.lm_head(h_BTD)
+        if self.config.final_logit_softcapping is not None:
+            cap = self.config.final_logit_softcapping
+            logits = torch.tanh(logits / cap) * cap
         loss = None
         if labels is not None or loss_arguments.get("shift_labels") is not None:
             if labels is not None and logits.shape[1] != labels.shape[1]:

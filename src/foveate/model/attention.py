@@ -48,10 +48,18 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
 class Heads(nn.Module):
     """What every kind of attention starts from: a level's queries, keys and values in one tensor."""
 
+    soft_cap: float | None = None  # of scores; set by the layer
+
     def __init__(self, level: Level, attention: Attention) -> None:
         super().__init__()
         self.kind = attention
         self.heads, self.kv_heads, self.head_dim = level.heads, level.kv_heads, level.head_dim
+
+    def attend(
+        self, q_RSHd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, *, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """See ``foveate.backends.attend``; the layer's soft cap is applied."""
+        return attend(q_RSHd, k_RKLd, v_RKLd, mask=mask, causal=causal, soft_cap=self.soft_cap)
 
     def extra_repr(self) -> str:
         return str(self.kind)
@@ -105,6 +113,6 @@ class FullAttention(Heads):
         if buffer is not None and metadata.place is not None:
             buffer.write(layer, metadata.place, k_RSKd, v_RSKd)
         if buffer is None or units.fresh:
-            return attend(q_RSHd, k_RSKd.transpose(1, 2), v_RSKd.transpose(1, 2), causal=True)
+            return self.attend(q_RSHd, k_RSKd.transpose(1, 2), v_RSKd.transpose(1, 2), causal=True)
         k_RKLd, v_RKLd = buffer.read(layer, units, units.longest)
-        return attend(q_RSHd, k_RKLd, v_RKLd, mask=metadata.mask)
+        return self.attend(q_RSHd, k_RKLd, v_RKLd, mask=metadata.mask)

@@ -55,7 +55,7 @@ class Decoder(nn.Module):
         if isinstance(step, spec.Expand):
             return Upsample(step, level(step.stride), level(step.source), self.spec.expanding, eps=eps)
         depth = sum(run.layers for run in self.spec.runs if run.stride == step.stride)
-        return Stack(step, level(step.stride), depth=depth, theta=theta, eps=eps)
+        return Stack(step, level(step.stride), self.spec.block, depth=depth, rope=self.spec.rope(step, theta), eps=eps)
 
     def make_cache(self, batch: int, max_length: int | None = None) -> StepCache:
         """An empty cache for ``batch`` sequences; memory is taken as they grow, or, for rows of up to ``max_length``

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import pad
 
-from foveate.backends import attend
 from foveate.model.attention import Heads, Metadata, additive
 from foveate.model.buffer import Buffer, Place
 from foveate.model.clock import Units
@@ -116,7 +115,7 @@ class FoveaAttention(Heads):
         assert buffer is not None and place is not None
         buffer.write(layer, place, *new)
         keys, values, _ = buffer.read(layer, metadata.units, buffer.capacity)
-        return attend(q, keys, values, mask=metadata.mask)
+        return self.attend(q, keys, values, mask=metadata.mask)
 
     def _blocks(self, q: Tensor, new: Parts, metadata: FoveaMetadata, plan: Plan, layer: int) -> Tensor:
         units, buffer, W = metadata.units, metadata.buffer, self.fovea.block
@@ -201,7 +200,7 @@ class FoveaAttention(Heads):
             here = mask if m == n else mask.unflatten(0, (R, n))[:, b : b + m].flatten(0, 1)
             keys, values = gather(0), gather(1)
             with _gathered_again(gather, keys, values) if regather else contextlib.nullcontext():
-                out = attend(q_RnWHd[:, b : b + m].flatten(0, 1), keys, values, mask=here)
+                out = self.attend(q_RnWHd[:, b : b + m].flatten(0, 1), keys, values, mask=here)
             outs.append(out.unflatten(0, (R, m)).flatten(1, 2))
         return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
 

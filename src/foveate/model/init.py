@@ -40,6 +40,8 @@ def init_weights(module: nn.Module, std: float, init: Any = nn.init) -> None:
     elif isinstance(module, nn.Linear):
         depth = getattr(module, "depth", None)
         init.normal_(module.weight, 0.0, std if depth is None else branch_std(std, module.out_features, depth))
+        if module.bias is not None:
+            init.zeros_(module.bias)
     elif isinstance(module, nn.RMSNorm):
         init.ones_(module.weight)
     elif isinstance(module, Downsample) and module.kind == "attention":

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 from foveate import spec
 from foveate.backends import compute_dtype
@@ -21,6 +22,12 @@ from foveate.model.clock import Units
 from foveate.model.packed import Documents
 from foveate.model.rotary import Rotary
 from foveate.model.streams import Trace
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,28 +40,56 @@ class PackedMetadata:
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and SwiGLU, query-key-value and gate-up each as one matrix product."""
+    """Attention and a gated MLP, query-key-value and gate-up each as one matrix product; ``block`` says what of."""
 
-    def __init__(self, level: spec.Level, attention: spec.Attention, eps: float, depth: int) -> None:
+    def __init__(self, level: spec.Level, attention: spec.Attention, block: spec.Block, eps: float, depth: int) -> None:
         super().__init__()
         D, d, F = level.width, level.head_dim, level.feed_forward
-        self.all_heads = (level.heads + 2 * level.kv_heads, d)
-        self.attention_norm = nn.RMSNorm(D, eps)
-        self.qkv_proj = nn.Linear(D, self.all_heads[0] * d, bias=False)
+        H, K = level.heads, level.kv_heads
+        self.all_heads = (H + 2 * K, d)
+        self.before, self.after = block.norms != "post", block.norms != "pre"  # a branch, where its norms stand
+        self.qk_norm = block.qk_norm
+        self.activate = ACTIVATIONS[block.activation]
+        if self.before:
+            self.attention_norm = nn.RMSNorm(D, eps)
+        self.qkv_proj = nn.Linear(D, self.all_heads[0] * d, bias="qkv" in block.biases)
+        if block.qk_norm is not None:
+            self.q_norm, self.k_norm = (
+                nn.RMSNorm(d if block.qk_norm == "head" else heads * d, eps) for heads in (H, K)
+            )
         self.attention = make_heads(level, attention)
-        self.o_proj = nn.Linear(level.heads * d, D, bias=False)
-        self.mlp_norm = nn.RMSNorm(D, eps)
-        self.gate_up_proj = nn.Linear(D, 2 * F, bias=False)
-        self.down_proj = nn.Linear(F, D, bias=False)
+        self.attention.soft_cap = block.soft_cap
+        self.o_proj = nn.Linear(H * d, D, bias="o" in block.biases)
+        if self.after:
+            self.attention_out_norm = nn.RMSNorm(D, eps)
+        if self.before:
+            self.mlp_norm = nn.RMSNorm(D, eps)
+        self.gate_up_proj = nn.Linear(D, 2 * F, bias="mlp" in block.biases)
+        self.down_proj = nn.Linear(F, D, bias="mlp" in block.biases)
+        if self.after:
+            self.mlp_out_norm = nn.RMSNorm(D, eps)
         for branch in (self.o_proj, self.down_proj):
             branch.depth = depth  # type: ignore[assignment]  # of the stream it adds to; it starts by that
 
     def forward(self, x_RSD: Tensor, metadata: Metadata | PackedMetadata, index: int) -> Tensor:
         """``index`` is the layer's place in its run, and so in the buffer of ``metadata``."""
-        qkv = self.qkv_proj(self.attention_norm(x_RSD)).unflatten(-1, self.all_heads)
-        x_RSD = x_RSD + self.o_proj(self._attend(qkv, metadata, index).flatten(2))
-        gate, up = self.gate_up_proj(self.mlp_norm(x_RSD)).chunk(2, -1)
-        return x_RSD + self.down_proj(silu(gate) * up)
+        qkv = self.qkv_proj(self.attention_norm(x_RSD) if self.before else x_RSD).unflatten(-1, self.all_heads)
+        if self.qk_norm is not None:
+            qkv = self._normalised(qkv)
+        y_RSD = self.o_proj(self._attend(qkv, metadata, index).flatten(2))
+        x_RSD = x_RSD + (self.attention_out_norm(y_RSD) if self.after else y_RSD)
+        gate, up = self.gate_up_proj(self.mlp_norm(x_RSD) if self.before else x_RSD).chunk(2, -1)
+        y_RSD = self.down_proj(self.activate(gate) * up)
+        return x_RSD + (self.mlp_out_norm(y_RSD) if self.after else y_RSD)
+
+    def _normalised(self, qkv: Tensor) -> Tensor:
+        """Queries and keys normalised, values as they are."""
+        H, K = self.attention.heads, self.attention.kv_heads
+        q_RSHd, k_RSKd, v_RSKd = qkv.split((H, K, K), 2)
+        if self.qk_norm == "head":
+            return torch.cat((self.q_norm(q_RSHd), self.k_norm(k_RSKd), v_RSKd), 2)
+        qk = (norm(part.flatten(2)).view_as(part) for norm, part in ((self.q_norm, q_RSHd), (self.k_norm, k_RSKd)))
+        return torch.cat((*qk, v_RSKd), 2)
 
     def _attend(self, qkv: Tensor, metadata: Metadata | PackedMetadata, index: int) -> Tensor:
         if isinstance(metadata, Metadata):
@@ -74,13 +109,15 @@ class Stack(nn.Module):
     gradient_checkpointing = False  # both are switched by transformers
     _gradient_checkpointing_func: Callable[..., Tensor]
 
-    def __init__(self, run: spec.Run, level: spec.Level, *, depth: int, theta: float, eps: float) -> None:
+    def __init__(
+        self, run: spec.Run, level: spec.Level, block: spec.Block, *, depth: int, rope: spec.Rope | None, eps: float
+    ) -> None:
         """``depth`` counts the layers of the level in all its runs."""
         super().__init__()
         self.stride = run.stride
         self.level = level
-        self.layers = nn.ModuleList(Layer(level, run.attention, eps, depth) for _ in range(run.layers))
-        self.rotary = Rotary(level.head_dim, theta)
+        self.layers = nn.ModuleList(Layer(level, run.attention, block, eps, depth) for _ in range(run.layers))
+        self.rotary = Rotary(level.head_dim, rope)
 
     def make_buffers(self) -> tuple[Buffer, ...]:
         return (self._heads.make_buffer(self.stride, len(self.layers)),) if len(self.layers) else ()

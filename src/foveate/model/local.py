@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from foveate.backends import attend
 from foveate.model.attention import Heads, Metadata, additive
 from foveate.model.buffer import Buffer, Place
 from foveate.model.clock import Units
@@ -111,7 +110,7 @@ class LocalAttention(Heads):
         if units.size == 1:
             buffer.write(layer, place, k_RSKd, v_RSKd)
             slots = min(buffer.capacity, units.longest) if mask is None else buffer.capacity
-            return attend(q_RSHd, *buffer.read(layer, units, slots), mask=mask)
+            return self.attend(q_RSHd, *buffer.read(layer, units, slots), mask=mask)
         if units.fresh:
             out = self._fresh(q_RSHd, (k_RSKd, v_RSKd), metadata)
         else:
@@ -123,8 +122,8 @@ class LocalAttention(Heads):
         W, mask = self.window, metadata.mask
         k_RKSd, v_RKSd = (part.transpose(1, 2) for part in new)
         if metadata.block_mask is None:
-            return attend(q_RSHd, k_RKSd, v_RKSd, mask=mask, causal=mask is None)
-        head = attend(q_RSHd[:, :W], k_RKSd[:, :, :W], v_RKSd[:, :, :W], causal=True)
+            return self.attend(q_RSHd, k_RKSd, v_RKSd, mask=mask, causal=mask is None)
+        head = self.attend(q_RSHd[:, :W], k_RKSd[:, :, :W], v_RKSd[:, :, :W], causal=True)
         missing = max(self.pinned - q_RSHd.shape[1], 0)  # of so short a text nobody sees them
         pinned = [pad(part[:, : self.pinned], (0, 0, 0, 0, 0, missing)) for part in new]
         return torch.cat((head, self._blocks(q_RSHd, new, pinned, metadata.block_mask)), 1)
@@ -139,7 +138,7 @@ class LocalAttention(Heads):
             torch.cat((first, old, part[:, :W]), 1).transpose(1, 2)
             for first, old, part in zip(pinned, buffer.recent(layer, units, W), new, strict=True)
         )
-        out = attend(q_RSHd[:, :W], keys, values, mask=metadata.mask)
+        out = self.attend(q_RSHd[:, :W], keys, values, mask=metadata.mask)
         if metadata.block_mask is None:
             return out
         return torch.cat((out, self._blocks(q_RSHd, new, pinned, metadata.block_mask)), 1)
@@ -155,7 +154,7 @@ class LocalAttention(Heads):
             .transpose(1, 2)
             for first, part in zip(pinned, new_RnWKd, strict=True)
         )
-        rest = attend(q_RnWHd[:, 1:].flatten(0, 1), keys, values, mask=mask)
+        rest = self.attend(q_RnWHd[:, 1:].flatten(0, 1), keys, values, mask=mask)
         return rest.unflatten(0, (R, n - 1)).flatten(1, 2)[:, : S - W]
 
     def _pinned(self, buffer: Buffer, layer: int, units: Units, new: tuple[Tensor, Tensor]) -> list[Tensor]:

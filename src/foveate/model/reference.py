@@ -12,7 +12,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from foveate.model.attention import Heads
 from foveate.model.decoder import Decoder
@@ -43,29 +42,43 @@ def reference(decoder: Decoder, x_TD: Tensor) -> Tensor:
 
 def run(step: Stack, units: Stream) -> Stream:
     for layer in step.layers:
-        units = transformer_layer(cast(Layer, layer), units, step.rotary.theta)
+        units = transformer_layer(cast(Layer, layer), units, step.rotary.speeds)
     return units
 
 
-def transformer_layer(layer: Layer, units: Stream, theta: float) -> Stream:
-    """Unit t becomes x + attention(x) and then that + SwiGLU of that, both behind a norm."""
+def transformer_layer(layer: Layer, units: Stream, speeds: tuple[float, ...]) -> Stream:
+    """Unit t becomes x + attention(x) and then that + a gated MLP of that, each with norms before or after it."""
     H, K = layer.attention.heads, layer.attention.kv_heads
     d = layer.all_heads[1]
     queries, keys, values = [], [], []
     for unit in units:
-        qkv = layer.qkv_proj.weight @ normalise(layer.attention_norm, unit)
+        qkv = project(layer.qkv_proj, normalise(layer.attention_norm, unit) if layer.before else unit)
         query_Hd, key_Kd, value_Kd = qkv.view(H + 2 * K, d).split((H, K, K))
+        if layer.qk_norm == "head":
+            query_Hd = torch.stack([normalise(layer.q_norm, head) for head in query_Hd])
+            key_Kd = torch.stack([normalise(layer.k_norm, head) for head in key_Kd])
+        elif layer.qk_norm == "all":
+            query_Hd = normalise(layer.q_norm, query_Hd.flatten()).view(H, d)
+            key_Kd = normalise(layer.k_norm, key_Kd.flatten()).view(K, d)
         queries.append(query_Hd)
         keys.append(key_Kd)
         values.append(value_Kd)
     out = []
     for t, unit in enumerate(units):
         positions, keys_LKd, values_LKd = seen(layer.attention, t, keys, values)
-        query_Hd = rotate(queries[t][None], [t], theta)[0]
-        x = unit + layer.o_proj.weight @ attend(query_Hd, rotate(keys_LKd, positions, theta), values_LKd)
-        gate, up = (layer.gate_up_proj.weight @ normalise(layer.mlp_norm, x)).chunk(2)
-        out.append(x + layer.down_proj.weight @ (silu(gate) * up))
+        query_Hd = rotate(queries[t][None], [t], speeds)[0]
+        keys_LKd = rotate(keys_LKd, positions, speeds)
+        y = project(layer.o_proj, attend(query_Hd, keys_LKd, values_LKd, soft_cap=layer.attention.soft_cap))
+        x = unit + (normalise(layer.attention_out_norm, y) if layer.after else y)
+        gate, up = project(layer.gate_up_proj, normalise(layer.mlp_norm, x) if layer.before else x).chunk(2)
+        y = project(layer.down_proj, layer.activate(gate) * up)
+        out.append(x + (normalise(layer.mlp_out_norm, y) if layer.after else y))
     return out
+
+
+def project(layer: nn.Linear, x: Tensor) -> Tensor:
+    y = layer.weight @ x
+    return y if layer.bias is None else y + layer.bias
 
 
 def seen(attention: Heads, t: int, keys: Stream, values: Stream) -> tuple[list[float], Tensor, Tensor]:
@@ -158,12 +171,20 @@ def keys_and_values(proj: nn.Linear, units: Stream, heads: int) -> tuple[Tensor,
     return keys.unflatten(-1, (heads, -1)), values.unflatten(-1, (heads, -1))
 
 
-def attend(query_Hd: Tensor, keys_LKd: Tensor, values_LKd: Tensor, bias_HL: Tensor | None = None) -> Tensor:
+def attend(
+    query_Hd: Tensor,
+    keys_LKd: Tensor,
+    values_LKd: Tensor,
+    bias_HL: Tensor | None = None,
+    soft_cap: float | None = None,
+) -> Tensor:
     """Softmax attention of one query, [H·d]; the heads h·H/K … of query group h share key-value head h."""
     H, d = query_Hd.shape
     K = keys_LKd.shape[1]
     keys_HLd, values_HLd = (part.repeat_interleave(H // K, 1).transpose(0, 1) for part in (keys_LKd, values_LKd))
     logits_HL = (keys_HLd @ query_Hd[..., None]).squeeze(-1) / d**0.5
+    if soft_cap is not None:
+        logits_HL = soft_cap * (logits_HL / soft_cap).tanh()
     if bias_HL is not None:
         logits_HL = logits_HL + bias_HL
     weights_HL = (logits_HL - logits_HL.amax(1, keepdim=True).detach()).exp()
@@ -176,10 +197,9 @@ def normalise(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     return x / (x.square().mean() + norm.eps).sqrt() * norm.weight
 
 
-def rotate(x_LHd: Tensor, positions: list[float], theta: float) -> Tensor:
-    """Turn the pairs (i, i + d/2) of the vectors at each of the L positions by position · theta^(-2i/d)."""
-    d = x_LHd.shape[-1]
-    speed = theta ** (-torch.arange(0, d, 2, dtype=torch.float64, device=x_LHd.device) / d)
+def rotate(x_LHd: Tensor, positions: list[float], speeds: tuple[float, ...]) -> Tensor:
+    """Turn the pairs (i, i + d/2) of the vectors at each of the L positions by position · speeds[i]."""
+    speed = torch.tensor(speeds, dtype=torch.float64, device=x_LHd.device)
     angle = (torch.tensor(positions, device=x_LHd.device)[:, None, None] * speed).to(x_LHd.dtype)
     cos, sin = angle.cos(), angle.sin()
     first, second = x_LHd.chunk(2, -1)

@@ -121,7 +121,7 @@ class Upsample(nn.Module):
         shown = Buffer(stride=stride, width=self.places * fine.width, slots=Slots(keep=1))
         if self.lookup is None:
             return (shown,)
-        return shown, Buffer(stride=stride, width=fine.head_dim, heads=fine.heads, parts=2)
+        return shown, Buffer(stride=stride, width=fine.width // fine.heads, heads=fine.heads, parts=2)
 
     def forward(
         self, x_RTD: Tensor, z_QSC: Tensor, fine: Units, coarse: Units, buffers: tuple[Buffer, ...], batch: int

@@ -1,9 +1,11 @@
 """What a model is: a walk over levels of resolution, and how its layers attend. No torch in here."""
 
+from foveate.spec.block import ACTIVATIONS, Block, check_cap
 from foveate.spec.kinds import FULL, KINDS, Attention, parse_attention
 from foveate.spec.kinds.fovea import Fovea
 from foveate.spec.kinds.full import Full
 from foveate.spec.kinds.window import Window
+from foveate.spec.rope import Rope, read_ropes
 from foveate.spec.walk import (
     EXAMPLE,
     EXPANDINGS,
@@ -22,6 +24,7 @@ from foveate.spec.walk import (
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "EXAMPLE",
     "EXPANDINGS",
     "FULL",
@@ -31,16 +34,20 @@ __all__ = [
     "MAX_WIDTH",
     "POOLINGS",
     "Attention",
+    "Block",
     "Expand",
     "Fovea",
     "Full",
     "HierarchySpec",
     "Level",
     "Pool",
+    "Rope",
     "Run",
     "Step",
     "Window",
+    "check_cap",
     "default_feed_forward",
     "parse_attention",
     "parse_walk",
+    "read_ropes",
 ]

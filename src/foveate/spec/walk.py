@@ -14,8 +14,10 @@ from itertools import pairwise
 from typing import Any
 
 from foveate.errors import FoveateError, shown
+from foveate.spec.block import PLAIN, Block
 from foveate.spec.checks import check_count
 from foveate.spec.kinds import FULL, Attention, parse_attention
+from foveate.spec.rope import DEFAULT, NONE, Rope, read_ropes
 
 POOLINGS = ("mean", "linear", "attention")
 EXPANDINGS = ("repeat", "linear", "attention")
@@ -30,13 +32,17 @@ EXAMPLE = "a walk looks like '2@1 8@4 2@1': layers@stride, starting and ending a
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A resolution: ``stride`` tokens per unit, and the shape of the layers that work there."""
+    """A resolution: ``stride`` tokens per unit, and the shape of the layers that work there.
+
+    ``head_dim`` is the width over the heads unless it is given.
+    """
 
     stride: int
     width: int
     heads: int
     kv_heads: int
     feed_forward: int
+    head_dim: int = 0
 
     def __post_init__(self) -> None:
         owner = f"level {self.stride}"
@@ -45,16 +51,24 @@ class Level:
         check_count(owner, "heads", self.heads, 1, self.width)
         check_count(owner, "kv_heads", self.kv_heads, 1, self.heads)
         check_count(owner, "feed_forward", self.feed_forward, 1, 16 * MAX_WIDTH)
-        if self.width % self.heads or self.head_dim % 2:
-            raise FoveateError(
-                f"{owner}: width {self.width} over {self.heads} heads must give an even whole number per head"
-            )
+        if self.head_dim in (0, None):
+            if self.width % self.heads or self.width // self.heads % 2:
+                raise FoveateError(
+                    f"{owner}: width {self.width} over {self.heads} heads must give an even whole number per head"
+                )
+            object.__setattr__(self, "head_dim", self.width // self.heads)
+        check_count(owner, "head_dim", self.head_dim, 2, MAX_WIDTH)
+        if self.head_dim % 2:
+            raise FoveateError(f"{owner}: head_dim is {self.head_dim}; it must be even")
         if self.heads % self.kv_heads:
             raise FoveateError(f"{owner}: heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
 
-    @property
-    def head_dim(self) -> int:
-        return self.width // self.heads
+    def to_json(self) -> dict[str, int]:
+        """Its fields, ``head_dim`` only where it is not the width over the heads."""
+        values = asdict(self)
+        if self.head_dim * self.heads == self.width:
+            del values["head_dim"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +78,7 @@ class Run:
     stride: int
     layers: int
     attention: Attention = FULL
+    rope: str = DEFAULT
 
     def __post_init__(self) -> None:
         check_count("run", "stride", self.stride, 1, MAX_STRIDE)
@@ -74,8 +89,9 @@ class Run:
             )
 
     def __str__(self) -> str:
-        text = f"{self.layers}@{self.stride}"
-        return text if self.attention == FULL else f"{text}:{self.attention}"
+        options = [] if self.attention == FULL else [str(self.attention)]
+        options += [] if self.rope == DEFAULT else [f"rope={self.rope}"]
+        return ":".join([f"{self.layers}@{self.stride}", ",".join(options)]).rstrip(":")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +130,11 @@ def _read_run(word: str) -> Run:
     layers, stride = int(match[1]), int(match[2])
     if not 1 <= stride <= MAX_STRIDE:
         raise FoveateError(f"walk: stride {stride} in {word!r} must be from 1 to {MAX_STRIDE}; stride 1 is the tokens")
-    return Run(stride=stride, layers=layers, attention=parse_attention(match[3]) if match[3] else FULL)
+    attention, _, rope = match[3].rpartition("rope=") if match[3] and "rope=" in match[3] else (match[3], "", DEFAULT)
+    attention = attention.removesuffix(",") if attention else attention
+    if not re.fullmatch("[a-z][a-z0-9_]{0,30}", rope):
+        raise FoveateError(f"walk: rope {shown(rope)} in {shown(word)} is no name; write for example 1@1:rope=none")
+    return Run(stride=stride, layers=layers, attention=parse_attention(attention) if attention else FULL, rope=rope)
 
 
 def parse_walk(text: str) -> tuple[Run, ...]:
@@ -172,6 +192,8 @@ class HierarchySpec:
     levels: tuple[Level, ...]
     pooling: str = "mean"
     expanding: str = "repeat"
+    block: Block = PLAIN
+    ropes: tuple[Rope, ...] = ()
     steps: tuple[Step, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -184,7 +206,32 @@ class HierarchySpec:
         given = [level.stride for level in self.levels]
         if given != named:
             raise FoveateError(f"levels are given for strides {shown(given)}; the walk has strides {named}")
+        self._check_heads()
         object.__setattr__(self, "steps", self._moves())
+
+    def _check_heads(self) -> None:
+        names = {rope.name for rope in self.ropes}
+        for run in self.runs:
+            if run.rope not in (DEFAULT, NONE, *names):
+                raise FoveateError(
+                    f"walk: rope {shown(run.rope)} is not there; it has {', '.join(sorted({DEFAULT, NONE, *names}))}"
+                )
+            for rope in self.ropes:
+                if rope.name == run.rope:
+                    rope.check_head(self.level(run.stride).head_dim)
+        if "attention" in (self.pooling, self.expanding):
+            for level in self.levels:
+                if level.width % level.heads:
+                    raise FoveateError(
+                        f"level {level.stride}: width {level.width} must be a multiple of heads {level.heads} for "
+                        f"pooling or expanding by attention"
+                    )
+
+    def rope(self, run: Run, theta: float) -> Rope | None:
+        """How the layers of ``run`` turn, by ``theta`` where nothing else is said; None if they do not."""
+        if run.rope == NONE:
+            return None
+        return next((rope for rope in self.ropes if rope.name == run.rope), Rope(name=DEFAULT, theta=theta))
 
     def _moves(self) -> tuple[Step, ...]:
         strides = self.strides
@@ -232,6 +279,9 @@ class HierarchySpec:
         levels: Mapping[int | str, Mapping[str, int]] | None = None,
         pooling: str = "mean",
         expanding: str = "repeat",
+        head_dim: int | None = None,
+        block: Block | None = None,
+        ropes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> HierarchySpec:
         """A spec from a walk's text, one shape for all levels, and ``levels[stride]`` overriding it where given.
 
@@ -243,35 +293,79 @@ class HierarchySpec:
         made = []
         for stride in strides:
             shape = {"width": width, "heads": heads, "kv_heads": kv_heads, "feed_forward": feed_forward}
+            shape["head_dim"] = head_dim or 0
             given = own.get(stride, {})
             # a level of its own width or heads takes its own defaults for what depends on them
             if "width" in given:
                 shape["feed_forward"] = None
             if "heads" in given:
                 shape["kv_heads"] = None
+            if {"width", "heads"} & set(given):
+                shape["head_dim"] = 0
             shape |= given
             check_count(f"level {stride}", "width", shape["width"], 1, MAX_WIDTH)
             shape["kv_heads"] = shape["kv_heads"] if shape["kv_heads"] is not None else shape["heads"]
             if shape["feed_forward"] is None:
                 shape["feed_forward"] = default_feed_forward(shape["width"])  # type: ignore[arg-type]
             made.append(Level(stride=stride, **shape))  # type: ignore[arg-type]
-        return cls(runs=runs, levels=tuple(made), pooling=pooling, expanding=expanding)
+        return cls(
+            runs=runs,
+            levels=tuple(made),
+            pooling=pooling,
+            expanding=expanding,
+            block=block or PLAIN,
+            ropes=read_ropes(ropes),
+        )
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any]) -> HierarchySpec:
+        """A spec from the fields of a model's configuration."""
+        return cls.parse(
+            values["walk"],
+            width=values.get("hidden_size", 256),
+            heads=values.get("num_attention_heads", 4),
+            kv_heads=values.get("num_key_value_heads"),
+            feed_forward=values.get("intermediate_size"),
+            levels=values.get("levels"),
+            pooling=values.get("pooling", "mean"),
+            expanding=values.get("expanding", "repeat"),
+            head_dim=values.get("head_dim"),
+            block=Block(
+                norms=values.get("norms", "pre"),
+                qk_norm=values.get("qk_norm"),
+                biases=values.get("biases") or (),
+                activation=values.get("hidden_act", "silu"),
+                soft_cap=values.get("attn_logit_softcapping"),
+            ),
+            ropes=values.get("ropes"),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` turns back into an equal spec."""
-        return {
+        values: dict[str, Any] = {
             "walk": str(self),
-            "levels": [asdict(level) for level in self.levels],
+            "levels": [level.to_json() for level in self.levels],
             "pooling": self.pooling,
             "expanding": self.expanding,
         }
+        if self.block != PLAIN:
+            values["block"] = asdict(self.block)
+        return values | ({"ropes": {rope.name: rope.to_json() for rope in self.ropes}} if self.ropes else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> HierarchySpec:
         try:
             levels = tuple(Level(**level) for level in data["levels"])
             runs = parse_walk(data["walk"])
-            return cls(runs=runs, levels=levels, pooling=data["pooling"], expanding=data["expanding"])
+            block, ropes = Block(**data.get("block", {})), read_ropes(data.get("ropes"))
+            return cls(
+                runs=runs,
+                levels=levels,
+                pooling=data["pooling"],
+                expanding=data["expanding"],
+                block=block,
+                ropes=ropes,
+            )
         except (KeyError, TypeError) as error:
             raise FoveateError(
                 f"this is not a hierarchy spec: {error}; it needs walk, levels, pooling and expanding"

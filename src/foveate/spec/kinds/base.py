@@ -81,7 +81,7 @@ class Attention(ABC):
 
     def saved(self, level: Level, units: int) -> int:
         """Numbers that a layer keeps for its backward pass between its projections."""
-        queries, keys = level.width, level.kv_heads * level.head_dim
+        queries, keys = level.heads * level.head_dim, level.kv_heads * level.head_dim
         # the projection's output holds the values, so its queries and keys are kept too, beside the rotated ones
         return units * ((queries + 2 * keys) + (queries + keys) + queries)
 

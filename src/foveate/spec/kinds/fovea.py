@@ -187,7 +187,7 @@ class Fovea(Attention):
         # keys gathered for a block are gathered again for the backward pass; kept is what they are gathered from
         padded = (-(-units // self.block) + 2) * self.block
         items = padded + sum(padded // scale for scale in self.scales)
-        return units * 2 * level.width + 3 * level.kv_heads * level.head_dim * items if units else 0
+        return units * 2 * level.heads * level.head_dim + 3 * level.kv_heads * level.head_dim * items if units else 0
 
     def saved_masks(self, units: int) -> tuple[int, int]:
         blocks = -(-units // self.block)
