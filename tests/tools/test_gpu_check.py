@@ -1,0 +1,50 @@
+"""The check that a person with a GPU runs first runs, at toy size, on a CPU."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import gpu_check
+
+
+@pytest.mark.slow
+def test_it_runs_and_says_what_it_found(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--toy", "--json"])
+    gpu_check.main()
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    parity = [record for record in records if record["kind"] == "parity"]
+    assert [(record["walk"], record["graphs"], record["breaks"]) for record in parity] == [
+        ("2@1", 1, 0),
+        ("1@1 2@4 1@1", 2, 0),
+    ]
+    assert all(0 <= record[way] < 1e-4 for record in parity for way in ("whole", "cache", "compiled"))
+    names = [*gpu_check.TOY[0].walks, "llama"]
+    assert [record["name"] for record in records if record["kind"] == "train"] == names
+    assert [record["name"] for record in records if record["kind"] == "decode"] == names
+    lines = gpu_check.table(records, "a device").splitlines()
+    assert sum(line.startswith("| train | toy | `llama`") and "| 1.00 |" in line for line in lines) == 1
+
+
+def test_what_differs_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--toy", "--seconds", "60"])
+    monkeypatch.setattr(gpu_check, "measure", lambda *args, **options: iter(()))
+    wrong = {"kind": "parity", "walk": "2@1", "whole": 0.5, "cache": 0.0, "compiled": 0.0, "graphs": 1, "breaks": 0}
+    monkeypatch.setattr(gpu_check, "parity", lambda *args: wrong)
+    with pytest.raises(SystemExit, match="not as on the CPU"):
+        gpu_check.main()
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        gpu_check.main()
+    assert "there is no CUDA device" in capsys.readouterr().err
+
+
+def test_the_page_has_a_place_for_the_table() -> None:
+    text = gpu_check.PAGE.read_text(encoding="utf-8")
+    assert text.index(gpu_check.BEGIN) < text.index(gpu_check.END)
