@@ -4,8 +4,8 @@
     python tools/gpu_check.py --toy           on any machine, with toy sizes: whether this script works; writes nothing
 
 First walks of every kind are compared with themselves on the CPU in float32: whole, by a cache, and by compiled steps
-at fixed addresses. Then models in bf16, and a Llama of as many layers, compiled alike: tokens per second of training steps
-and of decoded tokens, the peak of memory, and the share of the time that reading weights and state takes at the
+at fixed addresses. Then models in bf16, and a Llama of as many layers, compiled alike: tokens per second of training
+steps and of decoded tokens, the peak of memory, and the share of the time that reading weights and state takes at the
 bandwidth of a large copy. What finds no memory, or no time, is left out by name.
 """
 
