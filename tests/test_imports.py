@@ -47,7 +47,8 @@ PARTS = {
     "promises": {"loading"},
     "report": {"errors", "files", "spec"},
     "ask": {"hf", "data", "loading", "scoring"},
-    "app": {"probes", "bench", "promises", "report", "export", "tasks", "serve", "ask", "converting"},
+    "pages": {"probes", "bench", "report", "serve"},
+    "app": {"pages", "probes", "bench", "promises", "report", "export", "tasks", "serve", "ask", "converting"},
     "cli": {"app", "roofline"},
 }
 TOP = {

@@ -65,6 +65,10 @@ def test_a_folder_of_figures_and_numbers_and_the_same_again(folder, capsys, tmp_
     assert printed.count("nats more, boundary") == 2
     assert printed.count("order horizon") == 1
     files = {file.name: file.read_bytes() for file in out.iterdir()}
+    page = files.pop("index.html").decode()
+    assert page.count("<svg") == 2
+    assert f"foveate probe shuffle {folder / 'llama'}" in page
+    assert "--boundary 16 48" in page
     assert sorted(files) == ["losses.npz", "map.png", "map.svg", "results.jsonl", "shuffle.png", "shuffle.svg"]
     for name in ("shuffle", "map"):
         assert files[f"{name}.png"].startswith(PNG)
@@ -73,7 +77,7 @@ def test_a_folder_of_figures_and_numbers_and_the_same_again(folder, capsys, tmp_
     for name in ("results.jsonl", "map.svg"):
         (out / name).unlink()
     assert run(folder, *words) == 0
-    assert {file.name for file in out.iterdir()} == set(files)
+    assert {file.name for file in out.iterdir()} == {*files, "index.html"}
     assert (out / "results.jsonl").read_bytes() == files["results.jsonl"]
 
 

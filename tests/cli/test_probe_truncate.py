@@ -25,7 +25,7 @@ def test_a_table_lines_of_json_and_figures(folder, capsys, tmp_path) -> None:  #
     assert "context horizon: " in printed
     files = {file.name for file in out.iterdir()}
     figures = {f"{name}.{kind}" for name in ("context", "tokens") for kind in ("png", "svg")}
-    assert files == {"losses.npz", "results.jsonl", *figures}
+    assert files == {"index.html", "losses.npz", "results.jsonl", *figures}
     assert run(folder, "--sequences", "9", "--out", str(out), "--tokens", "4", "--json") == 0
     lines = capsys.readouterr().out
     assert lines == (out / "results.jsonl").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 from foveate.errors import FoveateError
 from foveate.files import write_atomically
 from foveate.report.figures import Plot
-from foveate.report.page import page
+from foveate.report.page import page, probe_page
 from foveate.report.plots import plots
 from foveate.report.results import Record, Results
 
@@ -34,6 +34,15 @@ def write_report(
     write_plots(folder, drawn)
     write_records(folder, results.records)
     write_atomically(folder / PAGE_FILE, page(results, drawn, title=title, commands=commands, notes=notes))
+    return folder / PAGE_FILE
+
+
+def write_probe(records: Sequence[Record], plots: Sequence[Plot], folder: Path, *, title: str, command: str) -> Path:
+    """Write what a probe found as ``write_report`` writes a comparison; returns the page."""
+    check_folder(folder)
+    write_plots(folder, plots)
+    write_records(folder, records)
+    write_atomically(folder / PAGE_FILE, probe_page(plots, records, title=title, command=command))
     return folder / PAGE_FILE
 
 

@@ -9,31 +9,24 @@ from typing import Any
 from foveate.report.figures import Plot
 from foveate.report.plots import colour
 from foveate.report.results import Record, Results
+from foveate.report.style import BASE
 from foveate.report.tables import Row, headline, rows
 from foveate.report.units import data_size, unbroken
 
 ARROWS = {"lower": " ↓", "higher": " ↑"}
 
-CSS = """
-:root { color-scheme: light dark; --ink: #1b1f24; --quiet: #59636e; --line: #d1d9e0; --paper: #fff; --well: #f6f8fa }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --quiet: #9198a1; --line: #3d444d; --paper: #0d1117; --well: #151b23 }
-}
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
-  max-width: 50rem; padding: 2rem 1.25rem 4rem }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
-.headline { font-size: 1.1rem } .quiet, figcaption, small { color: var(--quiet) } small { font-size: .8rem }
-.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-td, th { padding: .25rem .6rem .25rem 0; text-align: right; vertical-align: top }
-td:first-child, th:first-child { text-align: left } thead th { border-bottom: 2px solid var(--line) }
-tbody th { text-align: left; padding-top: 1rem; font-weight: 600; border-bottom: 1px solid var(--line) }
-td small { display: block } td.relation { color: var(--quiet); text-align: left }
-figure { margin: 1.2rem 0 } figure svg { width: 100%; height: auto } figcaption { font-size: .9rem }
-.samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
+# a plot keeps the size of its letters: where the screen is narrower, it is moved sideways; print has no scroll bar
+CSS = (
+    BASE
+    + """
+.plot { overflow-x: auto } .plot svg { display: block; width: 100%; min-width: 40rem; height: auto }
+.samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 1rem }
 .sample { background: var(--well); border-top: 3px solid; border-radius: 4px; padding: .8rem 1rem;
   white-space: pre-wrap; overflow-wrap: anywhere } .sample p { color: var(--ink); margin: 0 }
-pre { background: var(--well); padding: .8rem 1rem; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere }
+thead th i { display: block; height: 3px; border-radius: 2px }
+@media print { .plot, .scroll { overflow: visible } .plot svg { min-width: 0 } figure, tr { break-inside: avoid } }
 """
+)
 
 
 def page(
@@ -46,38 +39,71 @@ def page(
         notes: sentences that help to judge the numbers.
     """
     shown = {plot.name: _figure(plot) for plot in plots}
+    body = [
+        *(f'<p class="headline">{escape(unbroken(sentence))}</p>' for sentence in headline(results)),
+        *(f'<p class="quiet">{escape(note)}</p>' for note in notes),
+        shown.get("walks", ""),
+        "<h2>Cost and quality</h2>",
+        shown.get("costs", ""),
+        *(["<h2>Learning</h2>", shown["learning"]] if "learning" in shown else []),
+        *(["<h2>Longer contexts</h2>", shown["growth"]] if "growth" in shown else []),
+        _samples(results),
+        "<h2>All numbers</h2>",
+        _table(results),
+        _method(results),
+        _repeat(results, commands),
+    ]
+    return _whole(title, body)
+
+
+def probe_page(plots: Sequence[Plot], records: Sequence[Record], *, title: str, command: str) -> str:
+    """The HTML of a probe: its figures, the numbers that its records come to, and how to repeat it."""
+    body = [
+        *map(_figure, plots),
+        "<h2>All numbers</h2>",
+        *(_record(record) for record in records if record.get("kind") != "curve"),
+        "<p>Every point of the curves is in <code>results.jsonl</code>, beside this page.</p>",
+        f"<h2>To repeat it</h2><pre>{escape(command)}</pre>",
+    ]
+    return _whole(title, body)
+
+
+def _record(record: Record) -> str:
+    """A record's numbers as rows of a table; lists of many belong to the file."""
+    rows = [
+        f"<tr><td>{escape(key.replace('_', ' '))}</td><td>{escape(_plain(value))}</td></tr>"
+        for key, value in record.items()
+        if value is not None and not isinstance(value, dict) and not (isinstance(value, list) and len(value) > 4)
+    ]
+    return f'<div class="scroll" tabindex="0"><table><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _whole(title: str, body: Sequence[str]) -> str:
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{CSS}</style></head><body>",
+            f"<title>{escape(title)}</title><style>{CSS}</style></head><body><main>",
             f"<h1>{escape(title)}</h1>",
-            *(f'<p class="headline">{escape(unbroken(sentence))}</p>' for sentence in headline(results)),
-            *(f'<p class="quiet">{escape(note)}</p>' for note in notes),
-            shown.get("walks", ""),
-            "<h2>Cost and quality</h2>",
-            shown.get("costs", ""),
-            *(["<h2>Learning</h2>", shown["learning"]] if "learning" in shown else []),
-            *(["<h2>Longer contexts</h2>", shown["growth"]] if "growth" in shown else []),
-            _samples(results),
-            "<h2>All numbers</h2>",
-            _table(results),
-            _method(results),
-            _repeat(results, commands),
-            "</body></html>",
+            *body,
+            "</main></body></html>",
             "",
         ]
     )
 
 
 def _figure(plot: Plot) -> str:
-    return f"<figure>{plot.svg}<figcaption>{escape(plot.caption)}</figcaption></figure>"
+    # a name for those who hear the page, and the keyboard's way to move what is wider than the screen
+    svg = plot.svg.replace('role="img"', f'role="img" aria-label="{escape(plot.caption)}"', 1)
+    return f'<figure><div class="plot" tabindex="0">{svg}</div><figcaption>{escape(plot.caption)}</figcaption></figure>'
 
 
 def _table(results: Results) -> str:
-    parts = ['<div class="scroll"><table><thead><tr><th></th>']
-    parts += [f'<th style="color: {colour(results, name)}">{escape(name)}</th><th></th>' for name in results.names]
+    parts = ['<div class="scroll" tabindex="0"><table><thead><tr><td></td>']
+    parts += [
+        f'<th>{escape(name)}<i style="background: {colour(results, name)}"></i></th><td></td>' for name in results.names
+    ]
     parts.append("</tr></thead><tbody>")
     section = ""
     for row in rows(results):

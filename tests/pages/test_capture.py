@@ -1,0 +1,113 @@
+"""What a token is said to see is what it sees: against the layers' own outputs, and against transformers' weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from foveate.hf.convert import from_llama
+from foveate.pages.capture import capture, weights_of_last
+from foveate.pages.lookback import GONE, NOT_YET, look_back
+from foveate.pages.texts import encode
+from pages.conftest import TEXT, WALKS
+
+
+def read(shelf: Any, name: str, tokens: int) -> tuple[Any, list[int]]:
+    reader = shelf.reader(name)
+    return reader, encode(reader, TEXT, 1000).after_mark[:tokens]
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_weights_times_values_are_what_the_layer_puts_out(shelf: Any, name: str) -> None:
+    reader, ids = read(shelf, name, 100)
+    held = []
+    hooks = [
+        module.register_forward_hook(lambda module, args, out: held.append((module, args, out)))
+        for module in reader.model.modules()
+        if hasattr(module, "kind") and hasattr(module, "split")
+    ]
+    with torch.no_grad():
+        reader.model(torch.tensor([ids]), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    seen = capture(reader, ids)
+    assert len(held) == len(seen)
+    for (module, (qkv, _, _), out), layer in zip(held, seen, strict=True):
+        value_HSd = qkv[0, :, module.heads + module.kv_heads :].transpose(0, 1).repeat_interleave(2, 0)
+        # a group's value is a mean of its units', with weights of its own, which are in those captured
+        torch.testing.assert_close((layer.weights[..., None] * value_HSd).sum(1), out[0, -1], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layer.masses().sum(1), torch.ones(4, dtype=torch.float64), rtol=1e-5, atol=1e-5)
+        outside = torch.ones(layer.weights.shape[1], dtype=torch.bool)
+        for first, count in layer.keys:
+            outside[first : first + count] = False
+        assert not layer.weights[:, outside].any(), "what the kind does not see has no weight"
+
+
+def test_a_walk_of_a_llamas_weights_sees_what_the_llama_sees(shelf: Any) -> None:
+    reader, ids = read(shelf, "llama", 60)
+    reader.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        wanted = reader.model(torch.tensor([ids]), output_attentions=True).attentions
+    reader.model.set_attn_implementation("sdpa")
+    walk = type(reader)(**{**vars(reader), "model": from_llama(reader.model).eval()})
+    for found in (capture(reader, ids), capture(walk, ids)):
+        assert len(found) == 2
+        for layer, weights in zip(found, wanted, strict=True):
+            torch.testing.assert_close(layer.weights, weights[0, :, -1], rtol=1e-4, atol=1e-6)
+            assert layer.weights.std() > 1e-3, "weights that are not all alike"
+    assert reader.model.config._attn_implementation == "sdpa"
+
+
+def test_more_query_heads_to_a_key_than_channels(shelf: Any) -> None:
+    """They are told apart by several passes."""
+    from foveate.model.attention import FullAttention
+    from foveate.model.clock import Units
+    from foveate.model.rotary import Rotary
+    from foveate.spec import Full, Level
+
+    level = Level(stride=1, width=12, heads=6, kv_heads=1, feed_forward=8)
+    heads = FullAttention(level, Full())
+    qkv = torch.randn(1, 9, 8, level.head_dim)
+    metadata = heads.prepare(Units(0, 9), None, None, Rotary(level.head_dim, 1e4), qkv, torch.float32)
+    weights = weights_of_last(heads, qkv, metadata, 0)
+    out = heads(qkv, metadata, 0)[0, -1]
+    torch.testing.assert_close(weights @ qkv[0, :, 7], out)
+
+
+def test_sizes_and_masses_of_a_walk(shelf: Any) -> None:
+    reader = shelf.reader("window")
+    encoded = encode(reader, TEXT, 1000)
+    found = look_back(capture(reader, encoded.after_mark[:31]), encoded, 29)
+    assert [layer["ran"] for layer in found["layers"]] == [True, False, True], "31 tokens: no unit of 4 ends"
+    assert [layer["stride"] for layer in found["layers"]] == [1, 4, 1]
+    assert found["size"][:23] == [4] * 23
+    assert set(found["size"][28:]) == {1}
+    assert sum(found["mass"]) == pytest.approx(1, abs=1e-4)
+    assert sum(group["mass"] for group in found["groups"]) == pytest.approx(1, abs=1e-4)
+    keys = {group["size"]: group["keys"] for group in found["groups"]}
+    assert keys == {1: pytest.approx(16 / 3, abs=1e-3), 4: pytest.approx(7 / 3, abs=1e-3)}
+    fine = look_back(capture(reader, encoded.after_mark[:31]), encoded, 29, layer=0, head=1)
+    assert fine["size"] == [GONE] * 23 + [1] * 8
+    coarse = look_back(capture(reader, encoded.after_mark[:31]), encoded, 29, layer=1)
+    assert coarse["size"] == [4] * 28 + [NOT_YET] * 3
+
+
+def test_a_fovea_sees_ever_coarser_groups(shelf: Any) -> None:
+    reader = shelf.reader("fovea")
+    encoded = encode(reader, TEXT, 1000)
+    found = look_back(capture(reader, encoded.after_mark[:121]), encoded, 119, layer=0)
+    # unit 120 opens a block of 8: the one before is sharp, then 4 groups of 4, of 16, of 64 as far as there are units
+    expected = [size for first, size in reader.spec.runs[0].attention.seen(120) for _ in range(size)]
+    assert found["size"] == [GONE] * (121 - len(expected)) + expected
+    assert set(expected) >= {1, 4, 16}
+
+
+def test_before_the_first_unit_of_a_level(shelf: Any) -> None:
+    reader = shelf.reader("hourglass")
+    encoded = encode(reader, TEXT, 1000)
+    found = look_back(capture(reader, encoded.after_mark[:2]), encoded, 0)
+    assert [layer["mass"] for layer in found["layers"]] == [{"1": 1.0}, {}, {"1": 1.0}]
+    alone = look_back(capture(reader, encoded.after_mark[:2]), encoded, 0, layer=1)
+    assert (alone["size"], alone["groups"]) == ([NOT_YET] * 2, [])
