@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from foveate.hf.convert import from_llama
+from foveate.converting.conversion import from_llama
 from foveate.pages.capture import capture, weights_of_last
 from foveate.pages.lookback import GONE, NOT_YET, look_back
 from foveate.pages.texts import encode
