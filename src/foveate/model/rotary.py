@@ -8,11 +8,13 @@ Shape legend: R rows, S units, H heads, d head width.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from foveate.backends import compute_dtype
 from foveate.model.clock import Units
@@ -102,7 +104,9 @@ def _table(speeds: tuple[float, ...], positions: int, device: torch.device, dtyp
 @torch.compiler.assume_constant_result
 def _parts(speeds: tuple[float, ...], longest: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the first ``COARSE`` halves, and of the multiples of it, [..., 2, d/2] each."""
-    return _make_parts(speeds, longest, device, dtype)
+    # what is kept must be numbers, not what an exporter traces with
+    with _disable_current_modes() if torch.compiler.is_compiling() else contextlib.nullcontext():
+        return _make_parts(speeds, longest, device, dtype)
 
 
 @functools.lru_cache(maxsize=64)

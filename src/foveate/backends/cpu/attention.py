@@ -63,8 +63,10 @@ def attend_one(q_R1Hd: Tensor, k_RKLd: Tensor, v_RKLd: Tensor, mask: Tensor | No
 
 def _bmm(a: Tensor, b: Tensor) -> Tensor:
     """``torch.bmm``, which in bf16 copies what is part of a larger tensor: here in pieces that a cache holds."""
+    if a.dtype != torch.bfloat16:
+        return torch.bmm(a, b)  # which a compiler sees, too: it has no sizes to be asked for
     largest = max(a.nbytes, b.nbytes)
-    if a.dtype != torch.bfloat16 or largest <= COPIED_AT_ONCE:
+    if largest <= COPIED_AT_ONCE:
         return torch.bmm(a, b)
     n = max(1, len(a) * COPIED_AT_ONCE // largest)
     return torch.cat([torch.bmm(*pair) for pair in zip(a.split(n), b.split(n), strict=True)])
