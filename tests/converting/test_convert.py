@@ -1,5 +1,6 @@
 """Models of transformers' own classes as walks: the same logits, the same text; and what is refused, by name."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -146,8 +147,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_a_folder_of_shards(folder, tmp_path, capsys) -> None:
     assert len(list(folder.glob("model-*.safetensors"))) > 1
-    assert main(["convert", str(folder), "--out", str(tmp_path / "out"), "--json"]) == 0
-    assert '"walk": "2@1"' in capsys.readouterr().out
+    (tmp_path / "text.txt").write_text("It was a dark and stormy night.")
+    words = ["convert", str(folder), "--out", str(tmp_path / "out"), "--json", "--report", str(tmp_path / "text.txt")]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["walk"] == "2@1"
+    assert told["before"]["bpb"] == pytest.approx(told["after"]["bpb"], rel=1e-5)
     source = transformers.AutoModelForCausalLM.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert isinstance(model, FoveateForCausalLM)

@@ -20,6 +20,7 @@ def convert_folder(
     pooling: str = "mean",
     expanding: str = "repeat",
     dtype: str = "fp32",
+    context: int | None = None,
 ) -> FoveateForCausalLM:
     """Convert the model at ``source`` into the new folder ``out``, which appears only once it is whole.
 
@@ -30,7 +31,7 @@ def convert_folder(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FoveateError(f"--out: {out} exists; choose a new folder")
     model, tokenizer = load(source, device="cpu", dtype=dtype)
-    made = convert(model, walk, pooling=pooling, expanding=expanding)
+    made = convert(model, walk, pooling=pooling, expanding=expanding, context=context)
     try:
         with replacing_folder(out) as beside, quiet_transformers():
             made.save_pretrained(beside)
