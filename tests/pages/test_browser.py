@@ -177,10 +177,10 @@ def test_mistakes_are_said_on_the_page(driver: Any, address: str, demo: Any) -> 
     opened(driver, address, "write")
     driver.execute_script("const f = document.querySelector('#write form'); f.noValidate = true; f.tokens.value = -4")
     assert submit(driver, "write") == "tokens: -4 is not a whole number from 1 to 2,000"
+    opened(driver, address, "train")
     moved = demo.parent / "moved"
     shutil.move(demo / "plain", moved)
     try:
-        opened(driver, address, "train")
         until(driver, "document.querySelector('#train .error')")
         assert "plain" in driver.execute_script("return document.querySelector('#train .error').textContent")
     finally:

@@ -133,7 +133,7 @@ def _of_another(reader: Reader, ids: list[int], advance: Callable[[float], Any])
         with quiet_transformers(), torch.inference_mode():
             past = None
             if len(ids) > 1:
-                past = getattr(model(input_ids=given[:, :-1], use_cache=True), CACHE)
+                past = getattr(model.base_model(input_ids=given[:, :-1], use_cache=True), CACHE)
                 advance(0.9)
             with _eager(model):
                 output = model(input_ids=given[:, -1:], use_cache=True, output_attentions=True, **{CACHE: past})
