@@ -243,8 +243,9 @@ def _said(found: Truncation) -> Iterator[RenderableType]:
     yield (
         f"\n{found.sequences} sequences of {found.plan.context:,} tokens from {found.documents} documents, "
         f"{found.plan.scored:,} scored in each; in brackets 95% intervals\n"
-        f"context horizon: {found.horizon} tokens, beyond which more, up to {found.plan.scored:,} and more, "
-        f"make less than {found.plan.tolerance:.0%} of the difference ({found.horizon.tolerance_nats:.3f} nats)"
+        f"context horizon: {found.horizon} tokens; all the text beyond them is worth less than "
+        f"{found.horizon.tolerance_nats:.3f} nats a token, {found.plan.tolerance:.0%} of what it is worth "
+        f"to tokens with the first {NEAR} lengths of context"
     )
 
 
@@ -281,7 +282,11 @@ def _curve(records: list[Record]) -> Figure:
     ax.axvspan(max(low, 1), max(high, 1), color=COLOURS[2], alpha=0.25, lw=0)
     ax.axvline(max(summary["context_horizon"], 1), color=COLOURS[2], lw=1.5)
     ax.set_title(f"context horizon {sign}{summary['context_horizon']} [{low}, {high}]")
+    ticks = [1 << power for power in range(int(curve["distance"][-1]).bit_length())]
     ax.set(xscale="log", xlabel="tokens of context, and the token itself", ylabel="nats per token more than with all")
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.minorticks_off()
+    ax.grid(axis="y", color=INK, alpha=0.13, lw=0.6)
     return figure
 
 
