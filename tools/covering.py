@@ -42,14 +42,16 @@ def prepare() -> None:
 
 
 def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds: float = SECONDS) -> tuple[int, str]:
-    """The exit code of pytest on the project in ``root``, and the first test that failed; code 1 if it takes too long."""
+    """The exit code of pytest on the project in ``root``, and the first test that failed; 1 if it takes too long."""
     read, write = os.pipe()
+    log = root / "build" / "tests.log"
+    log.parent.mkdir(exist_ok=True)
     child = os.fork()
     if child == 0:
         code, failed = 1, FirstFailure()
         try:
             os.setsid()
-            out = os.open(root / "tests.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1), os.dup2(out, 2)
             os.chdir(root)
             sys.path[0] = str(root / "src")
@@ -188,7 +190,7 @@ class Covering:
                 self._maps[name] = json.loads(self._kept(name).read_text(encoding="utf-8"))
 
     def tests_of(self, file: str, lines: list[str]) -> list[tuple[str, float]]:
-        """The tests that run one of the lines of a file of the package, and seconds: the likeliest and quickest first."""
+        """The tests that run one of the lines of a source file, and seconds: the likeliest and quickest first."""
         part, stem = file.split("/")[0].removesuffix(".py"), Path(file).stem
         found: dict[str, tuple[float, float]] = {}
         for name, known in self._maps.items():

@@ -33,7 +33,11 @@ from covering import Covering, prepare, pytest_in_fork
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "foveate"
-LIST, OUTCOMES, MAPS = ROOT / "tools" / "mutations.jsonl", ROOT / "build" / "mutations.jsonl", ROOT / "build" / "covering"
+LIST, OUTCOMES, MAPS = (
+    ROOT / "tools" / "mutations.jsonl",
+    ROOT / "build" / "mutations.jsonl",
+    ROOT / "build" / "covering",
+)
 BATCHES = (4.0, 30.0)  # seconds of tests: a few quick ones, then more, until one fails
 Fault = dict[str, Any]
 
@@ -60,9 +64,8 @@ def lines_of(fault: Fault, source: str) -> list[str]:
         if kind != "equal":
             changed += before[start:stop] or before[max(start - 1, 0) : start + 1]
     # of a call over several lines the tracer may see the first alone
-    whole = source.splitlines()
-    top = source[:first].count("\n")
-    above = next((whole[i] for i in range(top - 1, max(top - 12, 0), -1) if whole[i].rstrip().endswith(("(", "[", "{"))), "")
+    head = source[:first].splitlines()[-12:]
+    above = next((line for line in reversed(head) if line.rstrip().endswith(("(", "[", "{"))), "")
     return changed + ([above] if above else [])
 
 

@@ -20,8 +20,8 @@ from contracts.walks import small
 from foveate.model.attention import FullAttention
 from foveate.model.buffer import Buffer
 from foveate.model.decoder import Decoder
+from foveate.model.documents import Documents
 from foveate.model.local import LocalAttention
-from foveate.model.packed import Documents
 from foveate.model.resample import Downsample, Lookup, Upsample
 
 SPLIT = [[6, 6], [1, 1], [7, 7]]

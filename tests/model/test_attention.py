@@ -34,6 +34,16 @@ def test_attend(heads: int, kv_heads: int, new: int, masked: bool, anywhere: boo
     torch.testing.assert_close(found, naive(q, k, v, mask))
 
 
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("anywhere", [True, False])
+def test_a_causal_query_sees_what_is_before_it_and_itself(kv_heads: int, anywhere: bool) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(2, 7, 4, 6, dtype=torch.float64)
+    k, v = torch.randn(2, 2, 7, kv_heads, 6, dtype=torch.float64)
+    found = (attend_anywhere if anywhere else attend)(q, k.transpose(1, 2), v.transpose(1, 2), mask=None, causal=True)
+    torch.testing.assert_close(found, naive(q, k, v, torch.ones(7, 7, dtype=torch.bool).tril()))
+
+
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2)])
 def test_one_query_in_bfloat16(heads: int, kv_heads: int) -> None:
     torch.manual_seed(0)

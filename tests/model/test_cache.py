@@ -5,7 +5,9 @@ import torch
 from contracts.checks import EXACT, assert_same, make_decoder, make_rows, read
 from contracts.walks import WALKS, small
 from foveate.errors import FoveateError
+from foveate.model.buffer import Buffer
 from foveate.model.cache import StepCache
+from foveate.model.slots import Slots
 
 
 def test_lengths_are_one_number_while_rows_are_alike() -> None:
@@ -149,3 +151,53 @@ def test_a_cache_that_a_failed_call_left_half_written_is_refused(monkeypatch) ->
         decoder(x[:, 7:], cache)
     cache.reset()
     assert torch.equal(decoder(x[:, :7], cache), decoder(x[:, :7]))
+
+
+def window_cache(slack: int) -> StepCache:
+    """The bookkeeping of a window of 4 alone."""
+    cache = StepCache([(Buffer(stride=1, width=2, slots=Slots(keep=4)),)], 1)
+    cache.record_past(slack)
+    return cache
+
+
+def test_a_cut_and_a_step_on_do_not_bring_back_what_was_overwritten() -> None:
+    cache = window_cache(8)  # a ring of 13: after 24 tokens it has those from 11 on
+    cache.advance(24)
+    cache.remove_last(8)
+    cache.advance(2)
+    cache.remove_last(4)  # 14 left, of which the last three are needed: 11, 12, 13
+    with pytest.raises(FoveateError, match="cannot remove 1 tokens"):
+        cache.remove_last(1)
+    assert cache.lengths == 14
+
+
+def test_a_joined_row_keeps_how_far_it_has_been() -> None:
+    cache, other = window_cache(8), window_cache(8)
+    for each in (cache, other):
+        each.advance(24)
+        each.remove_last(8)
+    cache.append_rows(other)
+    with pytest.raises(FoveateError, match="cannot remove 3 tokens"):
+        cache.remove_last(3)
+
+
+def test_less_to_remember_changes_nothing() -> None:
+    cache = window_cache(8)
+    cache.record_past(4)
+    assert cache.slack == 8
+
+
+def test_a_cache_that_is_reset_forgets_what_rings_had_overwritten() -> None:
+    cache = StepCache([(Buffer(stride=1, width=2, slots=Slots(keep=4)),)], 1)
+    cache.advance(24)
+    cache.record_past(8)
+    cache.reset()
+    cache.advance(6)
+    cache.remove_last(3)
+    assert cache.lengths == 3
+
+
+def test_slack_is_counted_in_whole_units_and_the_next() -> None:
+    buffer = Buffer(stride=4, width=2, slots=Slots(keep=4))
+    buffer.set_slack(5, 0)  # five tokens end two units of four at most
+    assert buffer.slots.slack == 3

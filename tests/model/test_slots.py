@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from foveate.model.slots import Slots
+from foveate.model.slots import RegionSlots, Slots
+from foveate.spec import Fovea
 
 
 def written(keep: int, pinned: int, ring: int, items: int) -> list[int]:
@@ -52,3 +53,18 @@ def test_rows_can_be_cut_as_far_as_nothing_needed_is_overwritten() -> None:
 def test_a_ring_is_a_whole_number_of_groups() -> None:
     slots = Slots(keep=4, multiple=4).with_slack(4)
     assert slots.ring == 8
+
+
+def test_of_one_item_kept_none_can_be_taken_back() -> None:
+    assert Slots(keep=1).can_shorten(10, 10)
+    assert not Slots(keep=1).can_shorten(10, 9)
+
+
+def test_a_fovea_is_cut_within_its_open_block_or_as_far_as_slack_reaches() -> None:
+    slots = RegionSlots(fovea=Fovea(block=4, groups=4, scales=(2,)))
+    assert slots.can_shorten(8, 5)
+    assert not slots.can_shorten(8, 4)  # exactly a block's end: its last unit is in a closed block
+    assert slots.can_shorten(8, 8)
+    more = slots.with_slack(3)
+    assert more.can_shorten(12, 9)
+    assert not more.can_shorten(12, 8)

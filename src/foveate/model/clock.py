@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from foveate.model.packed import Documents
+    from foveate.model.documents import Documents
 
 Count = int | np.ndarray  # one number for all rows, or int64 [rows]
 

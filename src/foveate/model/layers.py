@@ -19,7 +19,7 @@ from foveate.backends import compute_dtype
 from foveate.model.attention import Heads, Metadata, make_heads
 from foveate.model.buffer import Buffer
 from foveate.model.clock import Units
-from foveate.model.packed import Documents
+from foveate.model.documents import Documents
 from foveate.model.rotary import Rotary
 from foveate.model.streams import Trace
 
