@@ -28,7 +28,7 @@ PARTS = {
     "spec": {"errors"},
     "values": {"errors"},
     "presets": {"spec"},
-    "shape": {"presets"},
+    "shape": {"presets", "limits"},
     "cost": {"spec"},
     "roofline": {"cost"},
     "backends": {"errors"},

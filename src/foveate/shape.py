@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError, shown
+from foveate.limits import read_json
 from foveate.presets import resolve_walk
 from foveate.spec import MAX_WIDTH, HierarchySpec
 
 DEFAULT_HIDDEN = 256
 HEAD_WIDTH = 64
 
+MAKE = ("head_dim", "norms", "qk_norm", "biases", "hidden_act", "attn_logit_softcapping", "ropes")
 LEVEL_KEYS = {
     "width": "width",
     "hidden": "width",
@@ -44,8 +47,20 @@ def config_values(args: Any) -> dict[str, Any]:
         "pooling": args.pooling,
         "expanding": args.expanding,
     }
+    values |= _make_of(getattr(args, "from_", None))
     spec_from_config(values)
     return values
+
+
+def _make_of(start: Any) -> dict[str, Any]:
+    """What the layers of the model in the folder ``start`` are made of, beside what flags say: a conversion's."""
+    path = Path(str(start)) / "config.json"
+    if start is None or not path.is_file():
+        return {}
+    given = read_json(path)
+    if not isinstance(given, dict) or given.get("model_type") != "foveate":
+        return {}
+    return {name: given[name] for name in MAKE if given.get(name) is not None}
 
 
 def spec_from_config(values: Mapping[str, Any]) -> HierarchySpec:
