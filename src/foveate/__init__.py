@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from foveate.probes.truncate import TruncatePlan, probe_truncate
     from foveate.probes.word_loss import Reader
     from foveate.promises.check import check
-    from foveate.zooming.plan import ZoomPlan
+    from foveate.spec.zoom_plan import ZoomPlan
 
 __version__ = "0.1.0"
 
@@ -61,7 +61,7 @@ _LAZY = {
     "ShufflePlan": "foveate.probes.plan",
     "TruncatePlan": "foveate.probes.truncate",
     "ZoomCache": "foveate.hf.zoom_cache",
-    "ZoomPlan": "foveate.zooming.plan",
+    "ZoomPlan": "foveate.spec.zoom_plan",
     "check": "foveate.promises.check",
     "compile_decoding": "foveate.hf.compiling",
     "convert": "foveate.converting",

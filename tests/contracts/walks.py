@@ -3,7 +3,7 @@
 from itertools import product
 
 from foveate.presets import bottom_up, deep, hourglass, top_down, vanilla
-from foveate.spec import EXPANDINGS, POOLINGS, Block, Fovea, HierarchySpec
+from foveate.spec import EXPANDINGS, POOLINGS, Block, Fovea, HierarchySpec, Zoom
 
 
 def small(walk: str, **shape: object) -> HierarchySpec:
@@ -58,6 +58,15 @@ WALKS = {
         block=Block(activation="gelu", soft_cap=2),
         ropes={"part": {"theta": 100.0, "rotated": 4, "divide": [1, 2]}},
     ),
+    # zooms
+    "zoom": small("2@1:zoom3,sinks=2,block=8,groups=4/2,keep=2/3,opened=2,thumbnails=4"),
+    "zoom_walk": small(
+        "1@1:window4 1@2:zoom2,sinks=0,block=4,groups=2,keep=all,opened=1,thumbnails=0 "
+        "1@1:zoom1,sinks=1,block=8,groups=2,keep=2,opened=2",
+        width=16,
+        heads=4,
+        kv_heads=2,
+    ),
     # every way to move between levels, to a wider level and to one of the same width
     **{
         f"{pooling}_{expanding}": small(
@@ -76,4 +85,7 @@ def whole_length(spec: HierarchySpec) -> int:
         if isinstance(fovea, Fovea):
             last = fovea.scales[-1] * (4 if fovea.tail == "log" else 1)
             tokens = max(tokens, run.stride * (2 * fovea.block + (fovea.groups + 1) * last))
+        if isinstance(run.attention, Zoom):
+            plan = run.attention.plan
+            tokens = max(tokens, run.stride * (plan.near + plan.sinks + 3 * plan.block + 3))
     return tokens

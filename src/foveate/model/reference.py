@@ -18,7 +18,9 @@ from foveate.model.decoder import Decoder
 from foveate.model.fovea import FoveaAttention, GroupPool
 from foveate.model.layers import Layer, Stack
 from foveate.model.resample import Downsample, Lookup, Upsample
+from foveate.model.zoom import ZoomAttention
 from foveate.spec import Fovea
+from foveate.zooming.reference import reference as zoom_reference
 
 Stream = list[
     Tensor
@@ -64,16 +66,38 @@ def transformer_layer(layer: Layer, units: Stream, speeds: tuple[float, ...]) ->
         keys.append(key_Kd)
         values.append(value_Kd)
     out = []
+    zoomed = zoom(layer.attention, queries, keys, values, speeds) if isinstance(layer.attention, ZoomAttention) else []
     for t, unit in enumerate(units):
-        positions, keys_LKd, values_LKd = seen(layer.attention, t, keys, values)
-        query_Hd = rotate(queries[t][None], [t], speeds)[0]
-        keys_LKd = rotate(keys_LKd, positions, speeds)
-        y = project(layer.o_proj, attend(query_Hd, keys_LKd, values_LKd, soft_cap=layer.attention.soft_cap))
+        if zoomed:
+            y = zoomed[t]
+        else:
+            y = look_back(layer.attention, t, queries[t], keys, values, speeds)
+        y = project(layer.o_proj, y)
         x = unit + (normalise(layer.attention_out_norm, y) if layer.after else y)
         gate, up = project(layer.gate_up_proj, normalise(layer.mlp_norm, x) if layer.before else x).chunk(2)
         y = project(layer.down_proj, layer.activate(gate) * up)
         out.append(x + (normalise(layer.mlp_out_norm, y) if layer.after else y))
     return out
+
+
+def look_back(
+    attention: Heads, t: int, query_Hd: Tensor, keys: Stream, values: Stream, speeds: tuple[float, ...]
+) -> Tensor:
+    """What unit t gets from what it attends to, [H·d]."""
+    positions, keys_LKd, values_LKd = seen(attention, t, keys, values)
+    query_Hd = rotate(query_Hd[None], [t], speeds)[0]
+    return attend(query_Hd, rotate(keys_LKd, positions, speeds), values_LKd, soft_cap=attention.soft_cap)
+
+
+def zoom(
+    attention: ZoomAttention, queries: Stream, keys: Stream, values: Stream, speeds: tuple[float, ...]
+) -> list[Tensor]:
+    """What each unit gets, [H·d]: which groups are opened depends on what the keys are, not on where they stand."""
+    positions: list[float] = [float(t) for t in range(len(keys))]
+    q_HTd, k_KTd = (rotate(torch.stack(part), positions, speeds).transpose(0, 1) for part in (queries, keys))
+    v_KTd = torch.stack(values).transpose(0, 1)
+    out = zoom_reference(q_HTd[None], k_KTd[None], v_KTd[None], attention.zoom.plan, attention.head_dim**-0.5)
+    return [x_Hd.flatten() for x_Hd in out[0].unbind(1)]
 
 
 def project(layer: nn.Linear, x: Tensor) -> Tensor:

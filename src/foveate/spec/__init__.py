@@ -5,6 +5,7 @@ from foveate.spec.kinds import FULL, KINDS, Attention, parse_attention
 from foveate.spec.kinds.fovea import Fovea
 from foveate.spec.kinds.full import Full
 from foveate.spec.kinds.window import Window
+from foveate.spec.kinds.zoom import Zoom
 from foveate.spec.rope import Rope, read_ropes
 from foveate.spec.walk import (
     EXAMPLE,
@@ -45,6 +46,7 @@ __all__ = [
     "Run",
     "Step",
     "Window",
+    "Zoom",
     "check_cap",
     "default_feed_forward",
     "parse_attention",

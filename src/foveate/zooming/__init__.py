@@ -1,6 +1,6 @@
 """Zoom: far text as thumbnails, sorted so that they are true, opened where a query looks. On torch alone."""
 
-from foveate.zooming.plan import ZoomPlan
+from foveate.spec.zoom_plan import ZoomPlan
 from foveate.zooming.state import ZoomState
 from foveate.zooming.whole import zoom_attention
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from foveate.zooming.plan import ZoomPlan
+from foveate.spec.zoom_plan import ZoomPlan
 
 Start = int | Tensor  # the same for all rows, or one for each, [R]
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from foveate.zooming.plan import ZoomPlan
+from foveate.spec.zoom_plan import ZoomPlan
 
 
 def reference(q_RHTd: Tensor, k_RKTd: Tensor, v_RKTd: Tensor, plan: ZoomPlan, scale: float) -> Tensor:

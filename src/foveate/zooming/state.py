@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from foveate.errors import FoveateError
+from foveate.spec.zoom_plan import ZoomPlan
 from foveate.zooming.attend import Album, attend
-from foveate.zooming.plan import ZoomPlan
 from foveate.zooming.sort import sorted_order
 
 BYTES_AT_ONCE = 1 << 26  # what the queries of one step of a long call may gather
@@ -178,10 +178,7 @@ class ZoomState:
         """Take the last ``tokens`` tokens of every row back."""
         if tokens < 0 or any(length < tokens for length in self.lengths):
             raise FoveateError(f"zoom: cannot remove {tokens} tokens of rows of {self.lengths}")
-        for row, length in enumerate(self.lengths):
-            self.lengths[row] = length - tokens
-            blocks = self.plan.blocks(self.lengths[row] - 1)
-            self._unsort(slice(row, row + 1), blocks)
+        self.cut([length - tokens for length in self.lengths])
 
     def _unsort(self, rows: slice, blocks: int) -> None:
         block = self.plan.block
@@ -190,6 +187,30 @@ class ZoomState:
             self._place(rows, a, b, self._tensors["order"][rows, :, a:b].long().argsort(-1))
             self._summarise(rows, a, b)
         self._sorted[rows] = [min(blocks, count) for count in self._sorted[rows]]
+
+    def begin(self, rows: int) -> None:
+        """Become the state of ``rows`` rows that have read nothing."""
+        self.lengths, self._sorted = [0] * rows, [0] * rows
+
+    @torch.no_grad()
+    def cut(self, lengths: Sequence[int]) -> None:
+        """Take back of each row what is beyond these ``lengths``."""
+        for row, length in enumerate(lengths):
+            if length < self.lengths[row]:
+                self.lengths[row] = length
+                self._unsort(slice(row, row + 1), self.plan.blocks(length - 1))
+
+    @torch.no_grad()
+    def catch_up(self, k_RKLd: Tensor, v_RKLd: Tensor, lengths: Sequence[int]) -> None:
+        """Take in what rows lack of these ``lengths``, from keys and values that begin with the rows' first."""
+        missing = [max(0, length - held) for length, held in zip(lengths, self.lengths, strict=True)]
+        if not any(missing):
+            return
+        self.reserve(max(lengths), k_RKLd, v_RKLd)
+        columns = torch.arange(max(missing), device=k_RKLd.device)
+        at_R1L1 = (torch.tensor(self.lengths, device=k_RKLd.device)[:, None] + columns)[:, None, :, None]
+        at_R1L1 = at_R1L1.clamp(max=k_RKLd.shape[2] - 1)
+        self._write(*(x.gather(2, at_R1L1.expand(-1, x.shape[1], -1, x.shape[3])) for x in (k_RKLd, v_RKLd)), missing)
 
     def take_rows(self, rows: Tensor) -> None:
         """Row i becomes the old row ``rows[i]``; rows may repeat or be left out."""

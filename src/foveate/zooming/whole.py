@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foveate.spec.zoom_plan import ZoomPlan
 from foveate.zooming.attend import Album, attend
-from foveate.zooming.plan import ZoomPlan
 from foveate.zooming.sort import sorted_order
 from foveate.zooming.state import queries_at_once
 

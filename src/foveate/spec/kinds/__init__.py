@@ -8,8 +8,9 @@ from foveate.spec.kinds.fovea import Fovea
 from foveate.spec.kinds.full import Full
 from foveate.spec.kinds.sink import Sink
 from foveate.spec.kinds.window import Window
+from foveate.spec.kinds.zoom import Zoom
 
-KINDS: tuple[type[Attention], ...] = (Full, Window, Sink, Fovea)
+KINDS: tuple[type[Attention], ...] = (Full, Window, Sink, Fovea, Zoom)
 FULL = Full()
 
 
