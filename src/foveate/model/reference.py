@@ -66,7 +66,9 @@ def transformer_layer(layer: Layer, units: Stream, speeds: tuple[float, ...]) ->
         keys.append(key_Kd)
         values.append(value_Kd)
     out = []
-    zoomed = zoom(layer.attention, queries, keys, values, speeds) if isinstance(layer.attention, ZoomAttention) else []
+    zoomed: Stream = []
+    if units and isinstance(layer.attention, ZoomAttention):
+        zoomed = zoom(layer.attention, queries, keys, values, speeds)
     for t, unit in enumerate(units):
         if zoomed:
             y = zoomed[t]

@@ -52,7 +52,8 @@ class ZoomBuffer(Buffer):
         if not state.lengths:
             state.begin(len(lengths))
         state.cut([held if length < 0 else length for held, length in zip(state.lengths, lengths, strict=True)])
-        state.catch_up(*self[layer], [max(length, 0) for length in lengths])
+        keys, values = self[layer]
+        state.catch_up(keys, values, [max(length, 0) for length in lengths])
         return state
 
 

@@ -83,7 +83,7 @@ class ZoomState:
         if len(self.lengths) != R:
             raise FoveateError(f"zoom: {R} rows for a state of {len(self.lengths)}; use take_rows to change them")
         counts = [C] * R if counts is None else list(counts)
-        self.reserve(max(length + n for length, n in zip(self.lengths, counts, strict=True)), k_RKCd, v_RKCd)
+        self.reserve(max(self.lengths) + C, k_RKCd, v_RKCd)  # also where a row's columns beyond its count would look
         at_once = queries_at_once(self.plan, R, H, K, d, max(self.lengths) + C, k_RKCd.element_size())
         out_RHCd = torch.empty(R, H, C, v_RKCd.shape[-1], dtype=q_RHCd.dtype, device=q_RHCd.device)
         a = 0
@@ -210,7 +210,8 @@ class ZoomState:
         columns = torch.arange(max(missing), device=k_RKLd.device)
         at_R1L1 = (torch.tensor(self.lengths, device=k_RKLd.device)[:, None] + columns)[:, None, :, None]
         at_R1L1 = at_R1L1.clamp(max=k_RKLd.shape[2] - 1)
-        self._write(*(x.gather(2, at_R1L1.expand(-1, x.shape[1], -1, x.shape[3])) for x in (k_RKLd, v_RKLd)), missing)
+        k_RKCd, v_RKCd = (x.gather(2, at_R1L1.expand(-1, x.shape[1], -1, x.shape[3])) for x in (k_RKLd, v_RKLd))
+        self._write(k_RKCd, v_RKCd, missing)
 
     def take_rows(self, rows: Tensor) -> None:
         """Row i becomes the old row ``rows[i]``; rows may repeat or be left out."""
