@@ -76,6 +76,9 @@ WALKS = {
     },
 }
 
+# zooms have no step at fixed addresses: what is opened where is decided anew
+STEPPED = [name for name, spec in WALKS.items() if not any(isinstance(run.attention, Zoom) for run in spec.runs)]
+
 
 def whole_length(spec: HierarchySpec) -> int:
     """Tokens for two complete units of the coarsest level and an unfinished third, and for all scales of a fovea."""

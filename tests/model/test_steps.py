@@ -10,7 +10,7 @@ import torch._dynamo
 from torch import Tensor
 
 from contracts.checks import make_decoder
-from contracts.walks import WALKS, small, whole_length
+from contracts.walks import STEPPED, WALKS, small, whole_length
 from foveate.errors import FoveateError
 from foveate.model.cache import StepCache
 from foveate.model.steps import CompiledStep, Due
@@ -51,7 +51,7 @@ def patterns(spec: HierarchySpec, lengths: range) -> int:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize("name", STEPPED)
 def test_steps_are_right_and_nothing_moves(name: str) -> None:
     decoder = make_decoder(WALKS[name])
     longest = whole_length(decoder.spec) + MORE
@@ -70,7 +70,7 @@ def test_steps_are_right_and_nothing_moves(name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize("name", STEPPED)
 def test_rows_of_different_lengths_take_steps(name: str) -> None:
     decoder = make_decoder(WALKS[name])
     whole = whole_length(decoder.spec)
@@ -155,3 +155,13 @@ def test_more_than_was_declared_is_refused_before_anything_is_written() -> None:
     torch.testing.assert_close(decoder(x_BTD[:, 8:10], cache), decoder(x_BTD)[:, 8:10], rtol=0, atol=1e-10)
     with pytest.raises(FoveateError, match="max_length is 0"):
         decoder.make_cache(1, max_length=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(set(WALKS) - set(STEPPED)))
+def test_a_zoom_has_no_steps_at_fixed_addresses(name: str) -> None:
+    decoder = make_decoder(WALKS[name])
+    cache = decoder.make_cache(1, max_length=8)
+    decoder.compiled_step = Uncompiled()
+    with pytest.raises(FoveateError, match="^zoom: its steps are not compiled; decode without compile_decoding$"):
+        decoder(torch.randn(1, 1, decoder.spec.levels[0].width, dtype=torch.float64), cache)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contracts.walks import WALKS
+from contracts.walks import STEPPED, WALKS
 from foveate.model.decoder import Decoder
 from foveate.model.steps import CompiledStep
 
@@ -95,7 +95,7 @@ def test_a_64_bit_float_is_seen() -> None:
         torch.zeros(2, device=DEVICE).double()
 
 
-@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize("name", STEPPED)
 def test_a_step_at_fixed_addresses_takes_nothing_there(name: str) -> None:
     decoder = Decoder(WALKS[name]).to(DEVICE)
     x_BTD = torch.empty(3, 40, WALKS[name].levels[0].width, device=DEVICE)
