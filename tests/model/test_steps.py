@@ -163,5 +163,5 @@ def test_a_zoom_has_no_steps_at_fixed_addresses(name: str) -> None:
     decoder = make_decoder(WALKS[name])
     cache = decoder.make_cache(1, max_length=8)
     decoder.compiled_step = Uncompiled()
-    with pytest.raises(FoveateError, match="^zoom: its steps are not compiled; decode without compile_decoding$"):
+    with pytest.raises(FoveateError, match="its steps are not compiled"):
         decoder(torch.randn(1, 1, decoder.spec.levels[0].width, dtype=torch.float64), cache)
