@@ -119,6 +119,14 @@ def test_dynamic_positions_can_be_fixed_for_longer_texts() -> None:
         assert (convert(source)(ids).logits - expected).abs().max() > 1e-2
 
 
+def test_from_llama_is_still_where_it_was() -> None:
+    from foveate.hf import convert
+
+    assert convert.from_llama is from_llama
+    with pytest.raises(AttributeError, match="no attribute 'from_gpt2'"):
+        _ = convert.from_gpt2
+
+
 def test_from_llama_is_a_plain_walk() -> None:
     llama = tiny_llama().to(torch.float64)
     model = from_llama(llama)
