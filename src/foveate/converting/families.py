@@ -68,6 +68,9 @@ IDLE = {
     "sliding_window_pattern",
     "rope_local_base_freq",
     "unsloth_version",
+    "base_model_tp_plan",  # and the next: how it is spread over devices
+    "base_model_pp_plan",
+    "base_model_ep_plan",
 }
 
 
