@@ -9,7 +9,7 @@ from typing import Any
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from foveate.converting.families import read_source
-from foveate.converting.placement import place, start_moves
+from foveate.converting.placement import place
 from foveate.converting.source import Source
 from foveate.errors import FoveateError
 from foveate.hf.configuration_foveate import FoveateConfig
@@ -51,7 +51,6 @@ def convert(
     made: Any = FoveateForCausalLM(config)
     made.to(device=model.device, dtype=model.dtype)
     _fill(made, source, [layers for _, layers in placed])
-    start_moves(made, source, placed)
     made.generation_config = copy.deepcopy(model.generation_config)
     return made.train(model.training)
 

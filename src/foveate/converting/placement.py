@@ -1,17 +1,13 @@
-"""Which layer of a source goes where in a walk, and how the moves between levels start."""
+"""Which layer of a source goes where in a walk; the moves between levels start as in a new model."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from foveate.converting.source import Source
 from foveate.errors import FoveateError
 from foveate.spec import Run, parse_walk
-
-if TYPE_CHECKING:
-    from foveate.hf.modeling_foveate import FoveateForCausalLM
 
 Placed = tuple[tuple[Run, tuple[int, ...]], ...]  # every run of the walk, and which layers of the source are its own
 
@@ -48,7 +44,3 @@ def _by_rope(placed: list[tuple[Run, tuple[int, ...]]], source: Source) -> Place
         if not layers:
             runs.append((run, ()))
     return tuple(runs)
-
-
-def start_moves(model: FoveateForCausalLM, source: Source, placed: Placed) -> None:
-    """Let the moves between levels start where the model is closest to its source; now as in a new model."""

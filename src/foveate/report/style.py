@@ -6,7 +6,7 @@ A resolution has the same colour wherever it is shown: the sharper, the cooler. 
 BASE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --quiet: #59636e; --line: #d1d9e0; --paper: #fff; --well: #f6f8fa;
   --accent: #0969da; --bad: #b42318;
-  --r1: #2f81f7; --r4: #1f9d8b; --r16: #c58a1b; --r64: #c0504d; --r256: #a371c9; --opened: #d6409f; --gone: #7d8590 }
+  --r1: #2f81f7; --r4: #1f9d8b; --r16: #c58a1b; --r64: #c0504d; --r256: #a371c9; --gone: #7d8590 }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6edf3; --quiet: #9aa4ae; --line: #3d444d; --paper: #0d1117; --well: #151b23; --accent: #6cb6ff;
     --bad: #ff8f86 }
