@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError
-from foveate.files import is_disk_full, replacing_folder
-from foveate.loading import load, quiet_transformers
+from foveate.loading import load
+from foveate.loading.saving import check_new, save_new
 from foveate.train.metrics import read_metrics
 from foveate.train.settings import settings_of
 
@@ -23,22 +22,11 @@ def export(run: str | Path, out: str | Path, *, dtype: str = "auto") -> Path:
         FoveateError: ``run`` is not a Foveate model, ``out`` exists, or the disk is full.
     """
     run, out = Path(run).expanduser(), Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FoveateError(f"--out: {out} exists; choose a new folder")
+    check_new(out)
     model, tokenizer = load(run, device="cpu", dtype=dtype)
     if model.config.model_type != "foveate":
         raise FoveateError(f"{run} holds a {model.config.model_type}, which every installation loads; just copy it")
-    try:
-        with replacing_folder(out) as beside, quiet_transformers():
-            model.save_pretrained(beside)
-            tokenizer.save_pretrained(beside)
-            (beside / "README.md").write_text(model_card(model, run, out.name), encoding="utf-8")
-    except Exception as error:
-        if is_disk_full(error):
-            raise FoveateError(f"--out: no space left for {out}; free some or write elsewhere") from None
-        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
-            raise FoveateError(f"--out: {out} exists; choose a new folder") from None
-        raise
+    save_new(out, model, tokenizer, card=model_card(model, run, out.name))
     return out
 
 

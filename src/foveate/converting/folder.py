@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 from foveate.converting.conversion import convert
-from foveate.errors import FoveateError
-from foveate.files import is_disk_full, replacing_folder
 from foveate.hf.modeling_foveate import FoveateForCausalLM
-from foveate.loading import load, quiet_transformers
+from foveate.loading import load
+from foveate.loading.saving import check_new, save_new
 
 
 def convert_folder(
@@ -28,18 +26,8 @@ def convert_folder(
         FoveateError: as ``foveate.load`` and ``convert``; ``out`` exists, or the disk is full.
     """
     out = Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FoveateError(f"--out: {out} exists; choose a new folder")
+    check_new(out)
     model, tokenizer = load(source, device="cpu", dtype=dtype)
     made = convert(model, walk, pooling=pooling, expanding=expanding, context=context)
-    try:
-        with replacing_folder(out) as beside, quiet_transformers():
-            made.save_pretrained(beside)
-            tokenizer.save_pretrained(beside)
-    except Exception as error:
-        if is_disk_full(error):
-            raise FoveateError(f"--out: no space left for {out}; free some or write elsewhere") from None
-        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
-            raise FoveateError(f"--out: {out} exists; choose a new folder") from None
-        raise
+    save_new(out, made, tokenizer)
     return made
