@@ -171,6 +171,44 @@ def test_a_folder_of_shards(folder, tmp_path, capsys) -> None:
         torch.testing.assert_close(model(ids).logits, source(ids).logits, atol=1e-5, rtol=1e-5)
 
 
+def test_it_is_said_up_to_which_length_a_conversion_is_exact(tmp_path, capsys) -> None:
+    from foveate.data.tokenizer import make_tokenizer
+
+    tokenizer = make_tokenizer("bytes", list)
+    rope = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0}
+    source = tiny_llama(vocab_size=len(tokenizer), max_position_embeddings=16, rope_parameters=rope)
+    source.save_pretrained(tmp_path / "source")
+    tokenizer.save_pretrained(tmp_path / "source")
+    words = ["convert", str(tmp_path / "source"), "--out"]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    assert "with the length of a text: as there up to 16 tokens\n" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "longer"), "--context", "40"]) == 0
+    assert "as there up to" not in capsys.readouterr().err  # it is so at 40 tokens
+
+
+def test_training_goes_on_from_ropes_and_norms_of_a_conversion(tmp_path) -> None:
+    """What its layers are made of is in its folder alone; no flag of training says it."""
+    from foveate import load
+    from foveate.data.tokenizer import make_tokenizer
+
+    tokenizer = make_tokenizer("bytes", list)
+    config = transformers.SmolLM3Config(
+        **SHAPE, vocab_size=len(tokenizer), num_key_value_heads=2, no_rope_layer_interval=3, pad_token_id=None
+    )
+    make_source(config).save_pretrained(tmp_path / "source")
+    tokenizer.save_pretrained(tmp_path / "source")
+    (tmp_path / "text.txt").write_text("It was a dark and stormy night. " * 40)
+    assert main(["convert", str(tmp_path / "source"), "--out", str(tmp_path / "made")]) == 0
+    places = ["--data", tmp_path / "text.txt", "--from", tmp_path / "made", "--out", tmp_path / "run"]
+    few = "--context 16 --batch 1 --tokens 16 --lr 1e-9 --valid-fraction 0"
+    assert main(["train", *map(str, places), *few.split()]) == 0
+    (made, _), (tuned, _) = load(tmp_path / "made"), load(tmp_path / "run")
+    assert tuned.config.walk == made.config.walk == "2@1 1@1:rope=none"
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(ids).logits, made(ids).logits, atol=1e-4, rtol=1e-4)
+
+
 def _cut(folder: Any) -> None:
     shard = next(folder.glob("model-*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-10])

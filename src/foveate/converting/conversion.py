@@ -11,7 +11,6 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from foveate.converting.families import read_source
 from foveate.converting.placement import place
 from foveate.converting.source import Source
-from foveate.errors import FoveateError
 from foveate.hf.configuration_foveate import FoveateConfig
 from foveate.hf.modeling_foveate import FoveateForCausalLM
 from foveate.loading import load_model
@@ -39,11 +38,15 @@ def convert(
     Raises:
         FoveateError: no known family, a setting that no walk can represent, by name, or another number of layers.
     """
-    if isinstance(model, FoveateForCausalLM):
-        raise FoveateError("this is a Foveate model; train it further with foveate train --from")
     if not isinstance(model, PreTrainedModel):
         model = load_model(model, device="cpu")
-    source = read_source(model, context)
+    return build(model, read_source(model, context), walk, pooling=pooling, expanding=expanding)
+
+
+def build(
+    model: PreTrainedModel, source: Source, walk: str | None, *, pooling: str, expanding: str
+) -> FoveateForCausalLM:
+    """What ``convert`` makes of a model that is there, and of what was read of it."""
     placed = place(source, None if walk is None else resolve_walk(walk))
     config = FoveateConfig(
         walk=" ".join(str(run) for run, _ in placed), pooling=pooling, expanding=expanding, **source.settings

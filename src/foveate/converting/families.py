@@ -162,6 +162,8 @@ def read_source(model: Any, context: int | None = None) -> Source:
         FoveateError: it is of no known family, or has what a walk cannot represent.
     """
     c = model.config
+    if c.model_type == "foveate":
+        raise FoveateError("this is a Foveate model; train it further with foveate train --from")
     if c.model_type not in FAMILIES:
         kind = shown(c.model_type).strip("'")
         raise FoveateError(f"a model of type {kind} cannot be converted; these can: {', '.join(FAMILIES)}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from foveate.converting.conversion import convert
+from foveate.converting.conversion import build
+from foveate.converting.families import read_source
+from foveate.data.reading import say
 from foveate.hf.modeling_foveate import FoveateForCausalLM
 from foveate.loading import load
 from foveate.loading.saving import check_new, save_new
@@ -19,8 +23,12 @@ def convert_folder(
     expanding: str = "repeat",
     dtype: str = "fp32",
     context: int | None = None,
+    note: Callable[[str], Any] = say,
 ) -> FoveateForCausalLM:
     """Convert the model at ``source`` into the new folder ``out``, which appears only once it is whole.
+
+    Args:
+        note: told in a line if the result equals the source for texts of some length alone.
 
     Raises:
         FoveateError: as ``foveate.load`` and ``convert``; ``out`` exists, or the disk is full.
@@ -28,6 +36,9 @@ def convert_folder(
     out = Path(out).expanduser()
     check_new(out)
     model, tokenizer = load(source, device="cpu", dtype=dtype)
-    made = convert(model, walk, pooling=pooling, expanding=expanding, context=context)
+    read = read_source(model, context)
+    made = build(model, read, walk, pooling=pooling, expanding=expanding)
+    if read.exact_to is not None:
+        note(f"rotary positions of {source} change with the length of a text: as there up to {read.exact_to:,} tokens")
     save_new(out, made, tokenizer)
     return made
