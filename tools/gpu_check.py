@@ -6,7 +6,8 @@
 First walks of every kind are compared with themselves on the CPU in float32: whole, by a cache, and by compiled steps
 at fixed addresses. Then models in bf16, and a Llama of as many layers, compiled alike: tokens per second of training
 steps and of decoded tokens, the peak of memory, and the share of the time that reading weights and state takes at the
-bandwidth of a large copy. What finds no memory, or no time, is left out by name.
+bandwidth of a large copy. Every measurement has a process of its own: they compile side by side, which is what takes
+the time, and then have the device one after another. What fails, finds no memory, or no time, is left out by name.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch._dynamo
@@ -28,11 +33,12 @@ from torch import Tensor
 from foveate import FoveateConfig, FoveateForCausalLM, compile_decoding
 from foveate.bench.decode import time_decoding
 from foveate.bench.peers import make_models
-from foveate.bench.roofline import synchronize
+from foveate.bench.roofline import bytes_read, synchronize
 from foveate.bench.train import time_training
 
 PAGE = Path(__file__).parents[1] / "docs" / "gpu.md"
 BEGIN, END = "<!-- made by tools/gpu_check.py: begin -->", "<!-- made by tools/gpu_check.py: end -->"
+TOKENS = 64  # decoded in a timing
 PARITY = 2e-3  # of logits in float32 without TensorFloat, relative to the largest
 
 WALKS = {
@@ -48,64 +54,68 @@ WALKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
-    """Models of one size, and what is asked of them."""
+class Job:
+    """One measurement: of one model at one size, in a process of its own."""
 
-    name: str
-    hidden: int
-    heads: int
-    walks: tuple[str, ...]
-    train: tuple[tuple[int, int], ...]  # batch and context
-    decode: tuple[int, ...]  # contexts
-    vocab: int = 32_000
-
-
-SIZES = (
-    Size(
-        name="100M",
-        hidden=768,
-        heads=12,
-        walks=("12@1", "2@1 4@4 10@16 4@4 2@1", "2@1:window512 4@4 10@16 4@4 2@1:window512"),
-        train=((16, 2048), (1, 32_768)),
-        decode=(2048, 32_768, 131_072),
-    ),
-    Size(
-        name="1B",
-        hidden=2048,
-        heads=16,
-        walks=("18@1", "3@1 4@4 15@16 4@4 3@1"),
-        train=((4, 2048),),
-        decode=(2048, 32_768),
-    ),
-)
-TOY = (
-    Size(
-        name="toy",
-        hidden=32,
-        heads=2,
-        walks=("2@1", "1@1 1@4 1@1:window8"),
-        train=((1, 32),),
-        decode=(40,),
-        vocab=64,
-    ),
-)
-
-
-class Clock:
-    def __init__(self, seconds: float) -> None:
-        self.until = time.monotonic() + seconds
+    kind: str  # "parity", "train" or "decode"
+    walk: str  # or "llama"
+    like: str = ""  # the walk whose shape a llama has
+    size: str = ""
+    hidden: int = 64
+    heads: int = 4
+    vocab: int = 97
+    batch: int = 1
+    context: int = 96
+    device: str = "cuda"
+    compiled: bool = True
 
     @property
-    def is_over(self) -> bool:
-        return time.monotonic() > self.until
+    def name(self) -> str:
+        return " ".join(filter(None, (self.kind, self.size, self.walk, f"{self.batch} x {self.context:,}")))
+
+
+def jobs() -> list[list[Job]]:
+    """Those that compile at the same time, in turn: what is kept on the device by all of them must fit."""
+    deep, local = "2@1 4@4 10@16 4@4 2@1", "2@1:window512 4@4:window512 10@16 4@4:window512 2@1:window512"
+    small: dict[str, Any] = {"size": "100M", "hidden": 768, "heads": 12, "vocab": 32_000}
+    large: dict[str, Any] = {"size": "1B", "hidden": 2048, "heads": 16, "vocab": 32_000}
+    parity = [Job(kind="parity", walk=walk) for walk in WALKS.values()]
+    train = [
+        Job(kind="train", walk=walk, like="12@1", batch=batch, context=context, **small)
+        for batch, context in ((8, 2048), (1, 16_384))
+        for walk in ("llama", "12@1", deep, local)
+    ]
+    decode = [
+        Job(kind="decode", walk=walk, like="12@1", context=context, **small)
+        for context in (2048, 32_768, 131_072)
+        for walk in ("llama", "12@1", deep, local)
+        if (walk, context) != ("12@1", 131_072)
+    ]
+    decode += [
+        Job(kind="decode", walk=walk, like="18@1", context=context, **large)
+        for context in (2048, 32_768)
+        for walk in ("llama", "18@1", "3@1 4@4 15@16 4@4 3@1")
+    ]
+    return [parity + train, decode]
+
+
+def toy_jobs() -> list[list[Job]]:
+    shape: dict[str, Any] = {"size": "toy", "hidden": 32, "heads": 2, "vocab": 64, "device": "cpu", "compiled": False}
+    parity = [Job(kind="parity", walk=walk, device="cpu") for walk in list(WALKS.values())[:2]]
+    walks = ("llama", "2@1", "1@1 1@4 1@1:window8")
+    return [
+        parity + [Job(kind="train", walk=walk, like="2@1", context=32, **shape) for walk in walks],
+        [Job(kind="decode", walk=walk, like="2@1", context=40, **shape) for walk in walks],
+    ]
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def parity(walk: str, device: torch.device, backend: str) -> dict[str, Any]:
-    """The largest difference of logits to the CPU's, relative; and graphs and breaks of compiled steps."""
+def parity(walk: str, device: torch.device) -> dict[str, Any]:
+    """The largest difference of logits to the CPU's, relative; and of compiled steps the graphs, the breaks and the
+    graphs that could not be recorded as CUDA graphs."""
     torch.manual_seed(0)
     shape = {"vocab_size": 97, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
     model = FoveateForCausalLM(FoveateConfig(walk=walk, **shape)).eval()
@@ -120,13 +130,14 @@ def parity(walk: str, device: torch.device, backend: str) -> dict[str, Any]:
         growing = by_tokens(model, there, model.make_cache(2))
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        compile_decoding(model, **({} if backend == "inductor" else {"backend": backend}))
+        compile_decoding(model, **({"backend": "eager"} if device.type == "cpu" else {}))
         fixed = by_tokens(model, there, model.make_cache(2, max_length=96))
     largest = float(expected.abs().max())
     ways = {"whole": whole, "cache": growing, "compiled": fixed}
     record: dict[str, Any] = {way: float((got.cpu() - expected).abs().max()) / largest for way, got in ways.items()}
     counters = torch._dynamo.utils.counters
     record |= {"graphs": counters["stats"]["unique_graphs"], "breaks": sum(counters["graph_break"].values())}
+    record |= {"not_recorded": counters["inductor"]["cudagraph_skips"]}
     return {"kind": "parity", "walk": walk, **record}
 
 
@@ -150,46 +161,130 @@ def copy_bandwidth(device: torch.device, size: int) -> float:
     return 2 * size / best
 
 
-def measure(
-    size: Size, device: torch.device, bandwidth: float, clock: Clock, compiled: bool
-) -> Iterator[dict[str, Any]]:
-    bf16, dtype = device.type == "cuda", torch.bfloat16 if device.type == "cuda" else torch.float32
-    shapes = [{"walk": walk, "hidden_size": size.hidden, "num_attention_heads": size.heads} for walk in size.walks]
+def work(job: Job, ready: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """The records of ``job``, which calls ``ready`` before it takes the time."""
+    device = torch.device(job.device)
+    if job.kind == "parity":
+        yield parity(job.walk, device)
+        return
+    on_gpu = device.type == "cuda"
+    shape = {"walk": job.like, "hidden_size": job.hidden, "num_attention_heads": job.heads}
+    dtype = torch.bfloat16 if on_gpu and job.kind == "decode" else torch.float32
+    kinds: tuple[list[Any], list[str]] = (
+        ([shape], ["llama"]) if job.walk == "llama" else ([shape | {"walk": job.walk}], [])
+    )
+    models = make_models(*kinds, vocab_size=job.vocab, device=device, dtype=dtype)
+    models = {job.walk: models[job.walk]}
 
-    def models(kind: torch.dtype) -> dict[str, Any]:
-        return make_models(shapes, ["llama"], vocab_size=size.vocab, device=device, dtype=kind)
-
-    def alone(made: dict[str, Any], work: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[Any, int]]:
-        """Each model by itself, for its peak of memory."""
-        for name in list(made):
-            if clock.is_over:
-                say(f"{size.name} {name}: left out, the time is over")
-                continue
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            try:
-                for result in work({name: made[name]}):
-                    yield result, torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-            except torch.OutOfMemoryError:
-                say(f"{size.name} {name}: left out, it finds no memory")
-            del made[name]
+    def begin() -> None:
+        if on_gpu:
             gc.collect()
-            torch._dynamo.reset()
+            torch.cuda.empty_cache()
+        ready()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
 
-    for batch, context in size.train:
-        timing: dict[str, Any] = {"context": context, "batch": batch, "steps": 5, "bf16": bf16, "compiled": compiled}
-        for r, peak in alone(models(torch.float32), lambda made, t=timing: time_training(made, **t, note=say)):
-            yield {
-                "kind": "train", "size": size.name, "name": r.name, "params": r.params, "batch": batch,
-                "context": context, "tokens_per_s": r.train_tokens_per_s, "peak_bytes": peak,
-            }  # fmt: skip
-    decoded = {"context": list(size.decode), "batch": 1, "tokens": 64, "repeats": 3, "compiled": compiled}
-    for r, peak in alone(models(dtype), lambda made: time_decoding(made, **decoded, roofline=True, note=say)):
-        share = None if r.read_bytes is None else r.read_bytes / bandwidth / (r.ms_per_token / 1e3)
-        yield {
-            "kind": "decode", "size": size.name, "name": r.name, "batch": 1, "context": r.context,
-            "tokens_per_s": r.tokens_per_s, "peak_bytes": peak, "roofline_share": share,
-        }  # fmt: skip
+    record = {"kind": job.kind, "size": job.size, "name": job.walk, "batch": job.batch, "context": job.context}
+    timing: dict[str, Any] = {"batch": job.batch, "context": job.context, "compiled": job.compiled}
+    if job.kind == "train":
+        for trained in time_training(models, steps=7, bf16=on_gpu, ready=begin, note=say, **timing):
+            record |= {"params": trained.params, "tokens_per_s": trained.train_tokens_per_s}
+    else:
+        spec = models[job.walk].spec
+        read = bytes_read(spec, [job.context] * job.batch, TOKENS, job.vocab, str(dtype).removeprefix("torch."))
+        for decoded in time_decoding(models, tokens=TOKENS, repeats=3, ready=begin, note=say, **timing):
+            record |= {"tokens_per_s": decoded.tokens_per_s, "state_bytes": decoded.state_bytes, "read_bytes": read}
+    yield record | {"peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else 0}
+
+
+class Process:
+    """A job in a process of its own, which says when it is ready to measure, and waits to be told."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # it outlives this method, as the process does
+        command = [sys.executable, __file__, "--job", json.dumps(asdict(job))]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True)
+
+    def prepare(self) -> bool:
+        """Wait until it is ready; False if it failed."""
+        return self._out.readline().strip() == "ready"
+
+    def measure(self) -> list[dict[str, Any]]:
+        """Tell it to begin, and wait for its records; none if it failed, which is said."""
+        try:
+            out, _ = self._process.communicate("go\n")
+        except BrokenPipeError:
+            out = ""
+        if self._process.returncode:
+            say(f"{self.job.name}: left out: {self._reason()}")
+            out = ""
+        self._log.close()
+        return [json.loads(line) for line in out.splitlines()]
+
+    def stop(self, why: str) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        say(f"{self.job.name}: left out: {why}; it last said: {self._reason()}")
+        self._log.close()
+
+    def _reason(self) -> str:
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        return lines[-1] if lines else "nothing"
+
+    @property
+    def _out(self) -> IO[str]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+
+def run(wave: list[Job], until: float, at_once: int) -> Iterator[dict[str, Any]]:
+    """Records of the jobs of ``wave``: all are compiled, ``at_once`` at a time, then one at a time has the device."""
+    waiting, ready, pending = list(wave), list[Process](), dict[Future[bool], Process]()
+    with ThreadPoolExecutor(at_once) as pool:
+        while waiting or pending:
+            while waiting and len(pending) < at_once:
+                process = Process(waiting.pop(0))
+                pending[pool.submit(process.prepare)] = process
+            # a third of what is left is for measuring
+            done, _ = wait(pending, timeout=max((until - time.monotonic()) * 2 / 3, 0), return_when=FIRST_COMPLETED)
+            for future in done:
+                process = pending.pop(future)
+                if future.result():
+                    ready.append(process)
+                    say(f"{process.job.name}: compiled")
+                else:
+                    process.measure()  # says why it failed
+            if not done:
+                for process in pending.values():
+                    process.stop("not compiled in time")
+                break
+    for job in waiting:
+        say(f"{job.name}: left out: no time to compile it")
+    for process in sorted(ready, key=lambda process: wave.index(process.job)):
+        if time.monotonic() > until:
+            process.stop("the time is over")
+        else:
+            yield from process.measure()
+
+
+def be(job: Job) -> None:
+    """What a process does."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+    def ready() -> None:
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+    for record in work(job, ready):
+        if job.kind == "parity":  # it takes no time: others may go on beside
+            ready()
+        print(json.dumps(record), flush=True)
 
 
 def table(records: list[dict[str, Any]], device: str) -> str:
@@ -197,12 +292,12 @@ def table(records: list[dict[str, Any]], device: str) -> str:
         f"On {device}, torch {torch.__version__}: the largest difference of logits to the CPU's in float32, relative "
         "to the largest logit.",
         "",
-        "| walk | whole | by a cache | by compiled steps | graphs | breaks |",
-        "|---|---|---|---|---|---|",
+        "| walk | whole | by a cache | by compiled steps | graphs | breaks | not recorded as CUDA graphs |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in (r for r in records if r["kind"] == "parity"):
         ways = " | ".join(f"{r[way]:.0e}" for way in ("whole", "cache", "compiled"))
-        lines.append(f"| `{r['walk']}` | {ways} | {r['graphs']} | {r['breaks']} |")
+        lines.append(f"| `{r['walk']}` | {ways} | {r['graphs']} | {r['breaks']} | {r['not_recorded']} |")
     lines += ["", "| | size | walk | batch | context | tokens/s | of Llama's | peak | roofline share |"]
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     measured = [r for r in records if r["kind"] != "parity"]
@@ -222,28 +317,31 @@ def table(records: list[dict[str, Any]], device: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--toy", action="store_true", help="toy sizes on the CPU, to see whether this script works")
-    parser.add_argument("--seconds", type=float, default=270, help="after which nothing more begins (default: 270)")
+    parser.add_argument("--seconds", type=float, default=290, help="after which nothing more begins (default: 290)")
+    parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="models that are compiled at the same time")
     parser.add_argument("--json", action="store_true", help="one JSON object per measurement on standard output")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.job:
+        be(Job(**json.loads(args.job)))
+        return
     if not args.toy and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; --toy runs the script on the CPU")
     device = torch.device("cpu" if args.toy else "cuda")
     name = "a CPU, toy sizes" if args.toy else torch.cuda.get_device_name()
-    torch.backends.cuda.matmul.allow_tf32 = False
-    clock, records = Clock(args.seconds), []
-
-    def keep(record: dict[str, Any]) -> None:
-        records.append(record)
-        if args.json:
-            print(json.dumps(record), flush=True)
-
-    for walk in list(WALKS.values())[: 2 if args.toy else None]:
-        if not clock.is_over:
-            keep(parity(walk, device, "eager" if args.toy else "inductor"))
+    until, waves = time.monotonic() + args.seconds, toy_jobs() if args.toy else jobs()
     bandwidth = copy_bandwidth(device, 1 << (20 if args.toy else 30))
-    for size in TOY if args.toy else SIZES:
-        for record in measure(size, device, bandwidth, clock, compiled=not args.toy):
-            keep(record)
+    if not args.toy:
+        torch.cuda.empty_cache()
+    records = []
+    for index, wave in enumerate(waves):
+        left = until - time.monotonic()
+        for record in run(wave, until - left / 2 * (len(waves) - 1 - index), args.at_once):
+            if record.get("read_bytes"):
+                record["roofline_share"] = record["read_bytes"] / bandwidth * record["tokens_per_s"]
+            records.append(record)
+            if args.json:
+                print(json.dumps(record), flush=True)
     made = table(records, name)
     if not args.json:
         print(made)

@@ -165,3 +165,12 @@ def test_a_zoom_has_no_steps_at_fixed_addresses(name: str) -> None:
     decoder.compiled_step = Uncompiled()
     with pytest.raises(FoveateError, match="its steps are not compiled"):
         decoder(torch.randn(1, 1, decoder.spec.levels[0].width, dtype=torch.float64), cache)
+
+
+def test_on_a_device_with_graphs_what_steps_write_is_known_to_stay() -> None:
+    cache = make_decoder(small("1@1 1@4 1@1")).make_cache(1, max_length=32)
+    cache.allocate(torch.float32, torch.device("meta"))
+    for held in (cache, copy.deepcopy(cache)):
+        parts = [part for buffer in held.buffers for layer in range(buffer.layers) for part in buffer[layer]]
+        assert parts
+        assert all(part._dynamo_static_input_type == "unguarded" for part in parts)

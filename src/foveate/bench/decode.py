@@ -249,6 +249,7 @@ def time_decoding(
     profile: bool = False,
     compiled: bool = False,
     against: str | None = None,
+    ready: Callable[[], Any] = lambda: None,
     note: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[DecodeTime]:
     """Decode ``tokens`` tokens after ``context`` random ones with each model in turn, ``repeats`` times.
@@ -258,6 +259,7 @@ def time_decoding(
         context: one number of tokens, or several: measured from the shortest on, each going on from the one before.
             What there is no memory or no time for is left out, and ``note`` told.
         through_generate, ragged, roofline, profile, compiled, against: see ``Timing``.
+        ready: called at each context when all is compiled, before what is timed.
         note: told in a line what is being done.
 
     Raises:
@@ -284,7 +286,8 @@ def time_decoding(
         compiled=compiled,
         against=against or next(iter(models)),
     )
-    return _time_decoding({name: contender(model) for name, model in models.items()}, contexts, batch, timing, note)
+    contenders = {name: contender(model) for name, model in models.items()}
+    return _time_decoding(contenders, contexts, batch, timing, ready, note)
 
 
 @torch.inference_mode()
@@ -293,6 +296,7 @@ def _time_decoding(
     contexts: list[int],
     batch: int,
     timing: Timing,
+    begin: Callable[[], Any],
     note: Callable[[str], Any],
 ) -> Iterator[DecodeTime]:
     subjects = [_Subject(name, given, batch, timing) for name, given in contenders.items()]
@@ -309,6 +313,7 @@ def _time_decoding(
             except NotPossibleError as error:
                 note(f"{subject.name}: left out, {error}")
             subject.seconds = []
+        begin()
         bandwidths: list[float] = []
         for _ in range(timing.repeats):
             if bandwidth is not None:

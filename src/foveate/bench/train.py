@@ -129,6 +129,7 @@ def time_training(
     peak: bool = False,
     compiled: bool = False,
     against: str | None = None,
+    ready: Callable[[], Any] = lambda: None,
     note: Callable[[str], Any] = lambda line: None,
 ) -> list[TrainSpeed]:
     """Train each model for ``steps`` steps, a step of each in turn. One that finds no memory is left out.
@@ -138,6 +139,7 @@ def time_training(
         peak: also time a large matrix product in each turn, for the share of it that models reach.
         compiled: compile every model with ``torch.compile``.
         against: the model that ratios are to; by default the first.
+        ready: called when all is compiled, before what is timed.
         note: told in a line what is being done.
 
     Raises:
@@ -156,6 +158,8 @@ def time_training(
     product = MatmulPeak(torch.bfloat16 if bf16 else torch.float32, device) if peak else None
     peaks: list[float] = []
     for step in range(-WARM_UP, steps):
+        if step == -1:
+            ready()
         note(f"step {step + 1} of {steps}" if step >= 0 else "warming up")
         if product is not None and step >= 0:
             peaks.append(product.measure())

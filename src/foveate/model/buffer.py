@@ -121,6 +121,9 @@ class Buffer:
                 self._layers = before
             else:
                 self._layers = [tuple(part.clone() for part in parts) for parts in self._layers]
+        for part in (part for parts in self._layers for part in parts if part.device.type != "cpu"):
+            # else CUDA graphs would not be recorded of what writes into it
+            torch._dynamo.mark_static_address(part)
 
     def declare(self, items: int, batch: int, dtype: torch.dtype, device: torch.device) -> None:
         """Take the memory for rows of up to ``items`` items at once."""
