@@ -205,7 +205,9 @@ class Process:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # it outlives this method, as the process does
         command = [sys.executable, __file__, "--job", json.dumps(asdict(job))]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True)
+        # so many compile beside it that each has to do with little
+        few = {"TORCHINDUCTOR_COMPILE_THREADS": "2", "OMP_NUM_THREADS": "1"} | os.environ
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True, env=few)
 
     def prepare(self) -> bool:
         """Wait until it is ready; False if it failed."""
