@@ -169,8 +169,10 @@ def make_contender(
     torch.manual_seed(0)
     config = FoveateConfig(**shape, vocab_size=vocab_size)
     if peer is None:
-        ours: nn.Module = FoveateForCausalLM(config)
-        model = cpu.accelerate(ours.to(device=device, dtype=dtype))
+        ours: Any = FoveateForCausalLM(config)
+        model = ours.to(device=device, dtype=dtype)
+        if model.device.type == "cpu":
+            cpu.accelerate(model)
         return Contender(model=model, engine=FoveateEngine, spec=config.spec)
     kind = PEERS[peer]
     built = kind.build(Shape(spec=config.spec, vocab_size=vocab_size, positions=positions, path=peer_path))

@@ -76,7 +76,7 @@ def _placed(model: PreTrainedModel, path: Path, device: str | torch.device | Non
     check_values(model, path)
     place: Any = pick_device(device or "auto")  # Any: transformers' stubs hide what Module.to takes
     model = model.to(place).eval()
-    if model.config.model_type == "foveate":
+    if model.config.model_type == "foveate" and model.device.type == "cpu":
         cpu.accelerate(model)
     return model
 
