@@ -7,10 +7,12 @@ imported, counts for every test of its file: fixtures are shared.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -27,11 +29,30 @@ AHEAD = (
     *("transformers.generation.utils", "tokenizers", "safetensors.torch", "matplotlib.figure", "rich.progress"),
     *("accelerate", "datasets", "peft", "hypothesis", "pytest", "pytest_timeout", "_hypothesis_pytestplugin"),
 )
-LEFT_OUT = ("tests/tools", "tests/fuzz", "tests/serve", "tests/promises")  # of which few lines are only there
-SECONDS = 300  # for a run of tests; what takes longer has been noticed
+LEFT_OUT = ("tests/tools", "tests/fuzz")  # of which few lines are only there
+# where else, than in the folder of its name, the tests of a folder or a module of src/foveate are
+ALSO = {
+    "backends": ("tests/model",),
+    "data": ("tests/train/test_streaming.py",),
+    "devices.py": ("tests/cli", "tests/train/test_run.py", "tests/train/test_start.py"),
+    "hf": ("tests/test_loading.py", "tests/model/test_cache.py"),
+    "loading": ("tests/test_loading.py", "tests/test_loading_hub.py", "tests/test_loading_hostile.py"),
+    "model": ("tests/contracts", "tests/hf/test_generate.py"),
+    "probes": ("tests/report", "tests/cli"),
+    "report": ("tests/cli",),
+    "scoring.py": ("tests/train/test_evaluate.py", "tests/bench/test_paired.py", "tests/probes"),
+    "spec": ("tests/test_spec", "tests/test_shape", "tests/test_presets", "tests/contracts", "tests/test_cost"),
+    "stats.py": ("tests/bench/test_paired.py", "tests/probes/test_horizons.py", "tests/probes/test_rare_words.py"),
+    "train": ("tests/cli/test_demo.py",),
+    "zooming": ("tests/hf/test_zoom.py", "tests/hf/test_zoom_budget.py"),
+}
+SECONDS = 600  # of the processor for a run of tests; what takes longer has been noticed
+WAITING = 5  # times as long on the clock, where others use the machine, or nothing goes on
+NO_TESTS = 5  # an exit code of pytest
 # not the plugins of whatever packages are there, but the two that the tests need; the warning is of AHEAD
 QUIET = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
 QUIET += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+FAST, SLOW = ["-m", "not slow"], ["-m", "slow"]
 
 
 def prepare() -> None:
@@ -39,10 +60,14 @@ def prepare() -> None:
     sys.dont_write_bytecode = True
     for name in AHEAD:
         importlib.import_module(name)
+    gc.freeze()  # pytest collects garbage ten times at the end of each run, and none of it is here
 
 
 def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds: float = SECONDS) -> tuple[int, str]:
-    """The exit code of pytest on the project in ``root``, and the first test that failed; 1 if it takes too long."""
+    """The exit code of pytest on the project in ``root``, and the first test that failed; 1 if it takes too long.
+
+    A test that is not there is an error, of the map of tests and not of the fault.
+    """
     read, write = os.pipe()
     log = root / "build" / "tests.log"
     log.parent.mkdir(exist_ok=True)
@@ -51,6 +76,7 @@ def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds
         code, failed = 1, FirstFailure()
         try:
             os.setsid()
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1), os.dup2(out, 2)
             os.chdir(root)
@@ -58,7 +84,7 @@ def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds
             os.environ["PYTHONPATH"] = str(root / "src")
             import pytest
 
-            code = pytest.main([*QUIET, "-m", "not slow", *arguments], plugins=[failed, *([plugin] if plugin else [])])
+            code = pytest.main([*QUIET, *arguments], plugins=[failed, *([plugin] if plugin else [])])
             os.write(write, failed.name.encode()[:4000])
         except BaseException:
             traceback.print_exc()
@@ -67,7 +93,7 @@ def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds
             sys.stderr.flush()
             os._exit(int(code))
     os.close(write)
-    stop = time.monotonic() + seconds
+    stop = time.monotonic() + WAITING * seconds
     code = -1
     while code < 0 and time.monotonic() < stop:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -79,8 +105,12 @@ def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
     with os.fdopen(read, "rb") as pipe:
-        name = pipe.read().decode() if code >= 0 else "(time)"
-    return (code if code >= 0 else 1), name
+        name = pipe.read().decode()
+    if code == 4:  # of pytest: the command line is wrong
+        raise LookupError(f"pytest knows no such test: {' '.join(arguments)}")
+    if code < 0 or code in (signal.SIGXCPU, signal.SIGKILL):
+        return 1, "(time)"
+    return code, name
 
 
 class FirstFailure:
@@ -95,6 +125,16 @@ class FirstFailure:
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed and not self.name:
             self.name = report.nodeid
+
+
+class Without:
+    """A plugin of pytest that leaves out the tests that have passed already."""
+
+    def __init__(self, passed: set[str]) -> None:
+        self.passed = passed
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self.passed]
 
 
 class Tracer:
@@ -174,13 +214,22 @@ class Covering:
             if not name.startswith(LEFT_OUT):
                 yield name
 
+    def mirror(self, file: str) -> list[str]:
+        """The test files of the folder that mirrors a source file's, those of its name first."""
+        part, stem = file.split("/")[0], Path(file).stem
+        places = (f"tests/{part}", f"tests/test_{stem}", *ALSO.get(part, ()))
+        names = [name for name in self.test_files() if name.startswith(places)]
+        return sorted(
+            names, key=lambda name: (stem not in name, [name.startswith(place) for place in places].index(True))
+        )
+
     def trace(self, only: list[str]) -> None:
         """Run every test file (of those folders) that is not known as it is today."""
         for name in self.test_files():
             if (only and not name.startswith(tuple(f"tests/{part}" for part in only))) or self._kept(name).exists():
                 continue
             start, out = time.monotonic(), self._kept(name)
-            code, failed = pytest_in_fork(self.root, [name], Tracer(self.root / "src" / "foveate", out), 1200)
+            code, failed = pytest_in_fork(self.root, [*FAST, name], Tracer(self.root / "src" / "foveate", out), 1200)
             print(f"traced {name}: {code} {failed} {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
     def load(self) -> None:

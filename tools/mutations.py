@@ -8,9 +8,11 @@
 
 A line of the list is ``{"file", "old", "new"}``: text that stands once in a file of ``src/foveate``, and what takes its
 place; ``explained`` says why no test can notice (nothing changes, or only how fast). Faults are planted in a copy, in
-which the fast tests that run their lines do so, the quickest first, until one fails. Outcomes are kept under ``build/``
-by what was planted where, so a run that was stopped goes on; ``--again`` tries what survived once more. A fault whose
-text is gone is an error: ``run`` and ``report`` name it and exit with 1.
+which the fast tests that run their lines do so, the quickest first, until one fails; then the other tests of the
+folders that mirror theirs, and at last the slow ones, for a trace sees no subprocess and no compiled code. Only what
+has passed all of them survives; ``--quick`` leaves the last two for later. Outcomes are kept under ``build/`` by what
+was planted where, so a run that was stopped goes on; ``--again`` tries what survived once more. A fault whose text is
+gone is an error: ``run`` and ``report`` name it and exit with 1.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import mutants
-from covering import Covering, prepare, pytest_in_fork
+from covering import FAST, NO_TESTS, SLOW, Covering, Without, prepare, pytest_in_fork
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "foveate"
@@ -39,6 +41,7 @@ LIST, OUTCOMES, MAPS = (
     ROOT / "build" / "covering",
 )
 BATCHES = (4.0, 30.0)  # seconds of tests: a few quick ones, then more, until one fails
+LONGEST = 300  # seconds of the processor for a file of tests
 Fault = dict[str, Any]
 
 
@@ -93,16 +96,23 @@ class Outcomes:
         if "explained" in fault:
             return "explained"
         found = self.found.get(key_of(fault))
-        return found["outcome"] if found else None
+        if found is None or (found["outcome"] == "survived" and not found.get("whole")):
+            return None
+        return found["outcome"]
 
-    def add(self, fault: Fault, outcome: str, test: str) -> None:
-        record = {"key": key_of(fault), "outcome": outcome, "by": test, "fault": _named(fault)}
+    def passed_quick(self, fault: Fault) -> bool:
+        """Whether the tests known to run its lines let it pass, and the others have not been asked."""
+        found = self.found.get(key_of(fault))
+        return found is not None and found["outcome"] == "survived" and not found.get("whole")
+
+    def add(self, fault: Fault, outcome: str, test: str, whole: bool) -> None:
+        record = {"key": key_of(fault), "outcome": outcome, "by": test, "whole": whole, "fault": _named(fault)}
         self.found[record["key"]] = record
         with OUTCOMES.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
 
-def run(faults: list[Fault], again: bool) -> None:
+def run(faults: list[Fault], again: bool, quick: bool) -> None:
     outcomes = Outcomes()
     prepare()
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
@@ -114,33 +124,58 @@ def run(faults: list[Fault], again: bool) -> None:
             known = outcomes.of(fault, copy)
             if known is not None and not (again and known == "survived"):
                 continue
+            if quick and not again and outcomes.passed_quick(fault):
+                continue
             start, path = time.monotonic(), copy / "src" / "foveate" / fault["file"]
             source = path.read_text(encoding="utf-8")
-            tests = covering.tests_of(fault["file"], lines_of(fault, source))
+            batches = _batches(covering.tests_of(fault["file"], lines_of(fault, source)))
             path.write_text(str(planted(fault, source)), encoding="utf-8")
-            killer = _killer(copy, tests)
-            path.write_text(source, encoding="utf-8")
+            try:
+                killer = _killer(copy, batches)
+                if not killer and not quick:
+                    killer = _killer_beside(copy, covering.mirror(fault["file"]), batches)
+            finally:
+                path.write_text(source, encoding="utf-8")
             outcome = "killed" if killer else "survived"
-            outcomes.add(fault, outcome, killer)
-            took = f"{outcome} in {time.monotonic() - start:.0f} s, {len(tests)} tests"
+            outcomes.add(fault, outcome, killer, not quick)
+            took = f"{outcome} in {time.monotonic() - start:.0f} s, {sum(map(len, batches))} tests"
             print(f"{number}/{len(faults)} {took}: {_named(fault)} by {killer}", file=sys.stderr, flush=True)
 
 
-def _killer(copy: Path, tests: list[tuple[str, float]]) -> str:
-    """The first test that fails; none: the empty name."""
-    left = list(tests)
+def _batches(tests: list[tuple[str, float]]) -> list[list[str]]:
+    """The tests that run a fault's lines, as many as are asked."""
+    batches: list[list[str]] = []
+    left = iter(tests)
     for limit in BATCHES:
-        batch: list[str] = []
+        batches.append([])
         total = 0.0
-        while left and (not batch or total < limit):
-            test, seconds = left.pop(0)
-            batch.append(test)
-            total += seconds + 0.05
-        if batch:
-            code, failed = pytest_in_fork(copy, ["-x", *batch], seconds=60 + 8 * total)
-            if code not in (0, 5):
-                return failed or f"exit code {code}"
-    return ""
+        while total < limit and (test := next(left, None)):
+            batches[-1].append(test[0])
+            total += test[1] + 0.05
+    return [batch for batch in batches if batch]
+
+
+def _killer(copy: Path, batches: list[list[str]]) -> str:
+    """The first test that fails; none: the empty name."""
+    limits = (30 + 4 * most for most in BATCHES)
+    return next(
+        filter(
+            None, (_failing(copy, [*FAST, *batch], seconds) for batch, seconds in zip(batches, limits, strict=False))
+        ),
+        "",
+    )
+
+
+def _killer_beside(copy: Path, files: list[str], batches: list[list[str]]) -> str:
+    """The same of whole test files: their fast tests but those that ran, then their slow ones."""
+    ran = Without({test for batch in batches for test in batch})
+    asked = ([*marked, file] for marked in (FAST, SLOW) for file in files)
+    return next(filter(None, (_failing(copy, arguments, LONGEST, ran) for arguments in asked)), "")
+
+
+def _failing(copy: Path, arguments: list[str], seconds: float, plugin: Any = None) -> str:
+    code, failed = pytest_in_fork(copy, ["-x", *arguments], plugin, seconds)
+    return "" if code in (0, NO_TESTS) else failed or f"exit code {code}"
 
 
 def _copy(copy: Path) -> None:
@@ -187,6 +222,7 @@ def main() -> int:
     parser.add_argument("what", choices=("trace", "run", "report", "make"))
     parser.add_argument("--only", nargs="+", default=[], metavar="FOLDER", help="of src/foveate (default: all)")
     parser.add_argument("--again", action="store_true", help="try what survived once more")
+    parser.add_argument("--quick", action="store_true", help="only the tests known to run the fault's lines")
     parser.add_argument("--each", type=int, default=30, metavar="N", help="faults to make of each folder")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of which")
     args = parser.parse_args()
@@ -199,7 +235,7 @@ def main() -> int:
         Covering(ROOT, MAPS).trace(args.only)
         return 0
     if args.what == "run":
-        run(read_faults(args.only), args.again)
+        run(read_faults(args.only), args.again, args.quick)
     return min(report(read_faults(args.only)), 1)
 
 
