@@ -88,4 +88,22 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+def _keep_where_it_was(module: str, name: str, now: str) -> None:
+    """``from module import name`` still finds what has moved to ``now``; nothing is imported before it is asked for."""
+    from importlib import import_module
+    from sys import modules
+    from types import ModuleType
+
+    def find(asked: str) -> Any:
+        if asked != name:
+            raise AttributeError(f"module {module!r} has no attribute {asked!r}")
+        return getattr(import_module(now), name)
+
+    package, _, last = module.rpartition(".")
+    modules[module] = ModuleType(module, f"``{name}`` is in ``{now}`` now.")
+    vars(modules[module])["__getattr__"] = find
+    setattr(modules[package], last, modules[module])
+
+
+_keep_where_it_was("foveate.hf.convert", "from_llama", now="foveate.converting")
 register()

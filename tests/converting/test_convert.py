@@ -120,9 +120,12 @@ def test_dynamic_positions_can_be_fixed_for_longer_texts() -> None:
 
 
 def test_from_llama_is_still_where_it_was() -> None:
+    import foveate.hf.convert
+    from foveate.hf.convert import from_llama as old
+
     from foveate.hf import convert
 
-    assert convert.from_llama is from_llama
+    assert old is convert.from_llama is foveate.hf.convert.from_llama is from_llama
     with pytest.raises(AttributeError, match="no attribute 'from_gpt2'"):
         _ = convert.from_gpt2
 
