@@ -48,7 +48,7 @@ ALSO = {
 }
 SECONDS = 600  # of the processor for a run of tests; what takes longer has been noticed
 WAITING = 5  # times as long on the clock, where others use the machine, or nothing goes on
-NO_TESTS = 5  # an exit code of pytest
+NO_SUCH_TEST, NO_TESTS = 4, 5  # exit codes of pytest
 # not the plugins of whatever packages are there, but the two that the tests need; the warning is of AHEAD
 QUIET = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
 QUIET += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -64,10 +64,7 @@ def prepare() -> None:
 
 
 def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds: float = SECONDS) -> tuple[int, str]:
-    """The exit code of pytest on the project in ``root``, and the first test that failed; 1 if it takes too long.
-
-    A test that is not there is an error, of the map of tests and not of the fault.
-    """
+    """The exit code of pytest on the project in ``root``, and the first test that failed; 1 if it takes too long."""
     read, write = os.pipe()
     log = root / "build" / "tests.log"
     log.parent.mkdir(exist_ok=True)
@@ -106,8 +103,6 @@ def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds
         os.waitpid(child, 0)
     with os.fdopen(read, "rb") as pipe:
         name = pipe.read().decode()
-    if code == 4:  # of pytest: the command line is wrong
-        raise LookupError(f"pytest knows no such test: {' '.join(arguments)}")
     if code < 0 or code in (signal.SIGXCPU, signal.SIGKILL):
         return 1, "(time)"
     return code, name

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import mutants
-from covering import FAST, NO_TESTS, SLOW, Covering, Without, prepare, pytest_in_fork
+from covering import FAST, NO_SUCH_TEST, NO_TESTS, SLOW, Covering, Without, prepare, pytest_in_fork
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "foveate"
@@ -175,6 +175,9 @@ def _killer_beside(copy: Path, files: list[str], batches: list[list[str]]) -> st
 
 def _failing(copy: Path, arguments: list[str], seconds: float, plugin: Any = None) -> str:
     code, failed = pytest_in_fork(copy, ["-x", *arguments], plugin, seconds)
+    if code == NO_SUCH_TEST:  # the trace is of an older file, or the name has a message in it that the fault changes
+        files = dict.fromkeys(argument.partition("::")[0] for argument in arguments)
+        code, failed = pytest_in_fork(copy, ["-x", *files], plugin, LONGEST)
     return "" if code in (0, NO_TESTS) else failed or f"exit code {code}"
 
 

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.backends import cpu
 from foveate.backends.cpu.linear import is_for_onednn, onednn_product
+from foveate.backends.cpu.packing import pack
 
 
 def fast(inputs: int, outputs: int) -> nn.Linear:
@@ -113,7 +114,21 @@ def test_it_can_be_undone_copied_and_pickled() -> None:
             other.weight.zero_()
         assert not other(WIDE).any()
         assert layer(WIDE).any()
-    assert "forward" not in cpu.decelerate(layer).__dict__
+    with torch.no_grad():
+        layer(WIDE[:1, :1])
+    undone = cpu.decelerate(layer)
+    assert not {"forward", "_by_columns"} & set(undone.__dict__)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("way", [cpu.accelerate, pack])
+def test_a_layer_with_a_bias_keeps_it(way, rows: int) -> None:
+    model = nn.Sequential(nn.Linear(24, 40), nn.Linear(40, 8, bias=False))
+    x = torch.randn(rows, 24)
+    with torch.no_grad():
+        expected = model(x)
+        way(model)
+        torch.testing.assert_close(model(x), expected)
 
 
 def test_a_model_goes_when_it_is_let_go_of() -> None:

@@ -62,6 +62,16 @@ def test_in_bfloat16_gradients_are_about_as_exact_as_torchs() -> None:
     assert all(a < 2 * b for a, b in zip(ours, theirs, strict=True)), (ours, theirs)
 
 
+def test_what_many_tiles_give_a_key_is_summed_in_fp32(monkeypatch) -> None:
+    """Each of 1,024 queries gives every value the same 1/16: in bfloat16 the sum would stop growing half-way."""
+    monkeypatch.setattr("foveate.backends.cpu.tiled.TILE", 2)
+    q = torch.zeros(1, 1, 1024, 8, dtype=torch.bfloat16)
+    k, v = torch.randn(2, 1, 1, 16, 8).bfloat16()
+    v.requires_grad_()
+    attend_in_tiles(q, k, v, None, False).backward(torch.ones_like(q))
+    assert v.grad.unique().tolist() == [1024 / 16]
+
+
 @pytest.mark.parametrize("walk", ["2@1", "1@1:window8 2@4 1@1", "2@1:fovea4,groups=4,scales=4/16"])
 def test_a_training_step_in_bfloat16_uses_it_and_agrees_with_fp32(walk: str, monkeypatch) -> None:
     calls = []

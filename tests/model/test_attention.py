@@ -44,12 +44,39 @@ def test_a_causal_query_sees_what_is_before_it_and_itself(kv_heads: int, anywher
     torch.testing.assert_close(found, naive(q, k, v, torch.ones(7, 7, dtype=torch.bool).tril()))
 
 
+class SaysCuda(Tensor):
+    """A tensor of this machine that takes the way of a GPU."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda")
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_grouped_queries_with_a_mask_on_a_gpu(kv_heads: int) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(2, 5, 4, 6, dtype=torch.float64)
+    k, v = torch.randn(2, 2, 7, kv_heads, 6, dtype=torch.float64)
+    mask = torch.rand(5, 7) < 0.6
+    mask[:, 0] = True
+    added = additive(mask, q.dtype)[None, None]
+    found = attend_anywhere(q.as_subclass(SaysCuda), k.transpose(1, 2), v.transpose(1, 2), added, False)
+    torch.testing.assert_close(found, naive(q, k, v, mask))
+
+
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2)])
-def test_one_query_in_bfloat16(heads: int, kv_heads: int) -> None:
+@pytest.mark.parametrize("masks", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("pieces", [False, True])
+def test_one_query_in_bfloat16(heads: int, kv_heads: int, masks: torch.dtype, pieces: bool, monkeypatch) -> None:
+    """Also with keys that are too large to be copied at once."""
+    if pieces:
+        monkeypatch.setattr("foveate.backends.cpu.attention.COPIED_AT_ONCE", 2 * 9 * 16 * 3)
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 1, heads, 16), torch.randn(2, kv_heads, 9, 16), torch.randn(2, kv_heads, 9, 16)
     mask = torch.tensor([0.0] * 5 + [-torch.inf] * 4)[None, None, None]
-    found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask=mask.bfloat16())
+    found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask=mask.to(masks))
     torch.testing.assert_close(found.float(), attend_anywhere(q, k, v, mask, False), atol=0.03, rtol=0.03)
 
 
