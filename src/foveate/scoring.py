@@ -53,9 +53,10 @@ def check_context(model: PreTrainedModel, context: int) -> None:
 def check_ids(ids: Sequence[int] | np.ndarray, owner: str, model: PreTrainedModel) -> None:
     """Raise a ``FoveateError`` unless the model knows every one of ``ids``."""
     vocabulary = model.config.get_text_config().vocab_size
-    if len(ids) and not 0 <= np.min(ids) <= np.max(ids) < vocabulary:
+    outside = [number for number in (np.min(ids), np.max(ids)) if not 0 <= number < vocabulary] if len(ids) else []
+    if outside:
         raise FoveateError(
-            f"{owner} has token id {np.max(ids)}, the model knows {vocabulary:,} ids; is the tokenizer the model's own?"
+            f"{owner} has token id {outside[-1]}, the model knows {vocabulary:,} ids; is the tokenizer the model's own?"
         )
 
 

@@ -21,6 +21,8 @@ def test_a_table_lines_of_json_and_figures(folder, capsys, tmp_path) -> None:  #
     assert run(folder, "--sequences", "9", "--out", str(out), "--tokens", "4") == 0
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines()[2:8]] == ["0", "1", "2–3", "4–7", "8–15", "16–31"]
+    # what all the context leaves is no more than itself: the last row has no difference
+    assert [len(line.split()) for line in printed.splitlines()[2:8]] == [5, 5, 5, 5, 5, 2]
     assert "9 sequences of 32 tokens from" in printed
     assert "context horizon: " in printed
     files = {file.name for file in out.iterdir()}

@@ -9,7 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from foveate.data.tokenizer import make_tokenizer
 from foveate.errors import FoveateError
-from foveate.probes.truncate import TruncatePlan, probe_truncate, truncate_plots
+from foveate.probes.truncate import TruncatePlan, _curve, _heat_map, probe_truncate, truncate_plots
+from foveate.report.figures import WIDTH
 from probes.planted import BagOfWords, CopyHundredBack, LastTwenty, repeating_texts, topical_texts, twenty_texts
 
 TOKENIZER = make_tokenizer("bytes", list)
@@ -94,6 +95,17 @@ def test_figures_show_the_horizon_and_each_token() -> None:
     for shown in ("16–31", "nats of each token", *(record["text"] for record in records[-5:])):
         assert f">{shown}<" in tokens.svg
     assert [plot.name for plot in truncate_plots(records[:-5])] == ["context"]
+
+
+def test_figures_have_the_interval_and_room_for_each_token() -> None:
+    records = list(probe(LastTwenty(), twenty_texts(8, 600), context=256, tokens=100).records())
+    ax = _curve(records).axes[0]
+    binned = next(record["binned"] for record in records if record["kind"] == "curve")
+    reached = ax.collections[0].get_datalim(ax.transData)
+    assert (reached.y0, reached.y1) == pytest.approx((min(binned["ci_low"]), max(binned["ci_high"])))
+    tokens = [record for record in records if record["kind"] == "token"]
+    assert _heat_map(records, tokens).get_figwidth() > 16
+    assert _heat_map(records, tokens[:5]).get_figwidth() == WIDTH
 
 
 @pytest.mark.parametrize(
