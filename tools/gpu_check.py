@@ -245,7 +245,7 @@ class Process:
         return self._process.stdout
 
 
-def run(wave: list[Job], until: float, at_once: int) -> Iterator[dict[str, Any]]:
+def run(wave: list[Job], compiled_by: float, until: float, at_once: int) -> Iterator[dict[str, Any]]:
     """Records of the jobs of ``wave``: all are compiled, ``at_once`` at a time, then one at a time has the device."""
     waiting, ready, pending = list(wave), list[Process](), dict[Future[bool], Process]()
     with ThreadPoolExecutor(at_once) as pool:
@@ -253,8 +253,8 @@ def run(wave: list[Job], until: float, at_once: int) -> Iterator[dict[str, Any]]
             while waiting and len(pending) < at_once:
                 process = Process(waiting.pop(0))
                 pending[pool.submit(process.prepare)] = process
-            # a third of what is left is for measuring
-            done, _ = wait(pending, timeout=max((until - time.monotonic()) * 2 / 3, 0), return_when=FIRST_COMPLETED)
+            left = max(compiled_by - time.monotonic(), 0)
+            done, _ = wait(pending, timeout=left, return_when=FIRST_COMPLETED)
             for future in done:
                 process = pending.pop(future)
                 if future.result():
@@ -337,8 +337,9 @@ def main() -> None:
         torch.cuda.empty_cache()
     records = []
     for index, wave in enumerate(waves):
-        left = until - time.monotonic()
-        for record in run(wave, until - left / 2 * (len(waves) - 1 - index), args.at_once):
+        now = time.monotonic()
+        compiled_by = now + (until - now) * 0.8 / (len(waves) - index)  # the rest is for measuring
+        for record in run(wave, compiled_by, until, args.at_once):
             if record.get("read_bytes"):
                 record["roofline_share"] = record["read_bytes"] / bandwidth * record["tokens_per_s"]
             records.append(record)

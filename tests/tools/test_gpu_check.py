@@ -54,14 +54,14 @@ def test_the_page_has_a_place_for_the_table() -> None:
 @pytest.mark.slow
 def test_what_fails_is_left_out_by_name(capsys) -> None:
     good, bad = (gpu_check.Job(kind="parity", walk=walk, device="cpu") for walk in ("1@1", "1@nonsense"))
-    records = list(gpu_check.run([bad, good], time.monotonic() + 300, 2))
+    records = list(gpu_check.run([bad, good], time.monotonic() + 300, time.monotonic() + 400, 2))
     assert [record["walk"] for record in records] == ["1@1"]
     assert "parity 1@nonsense 1 x 96: left out: " in capsys.readouterr().err
 
 
 def test_nothing_begins_when_the_time_is_over(capsys) -> None:
     jobs = [gpu_check.Job(kind="parity", walk=walk, device="cpu") for walk in ("1@1", "2@1")]
-    assert list(gpu_check.run(jobs, time.monotonic(), 1)) == []
+    assert list(gpu_check.run(jobs, time.monotonic(), time.monotonic() + 100, 1)) == []
     said = capsys.readouterr().err
     assert "parity 1@1 1 x 96: left out: not compiled in time" in said
     assert "parity 2@1 1 x 96: left out: no time to compile it" in said
