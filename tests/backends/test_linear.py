@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.backends import cpu
 from foveate.backends.cpu.linear import is_for_onednn, onednn_product
-from foveate.backends.cpu.packing import pack
+from foveate.backends.cpu.packing import PackedLinear, pack
 
 
 def fast(inputs: int, outputs: int) -> nn.Linear:
@@ -121,14 +121,28 @@ def test_it_can_be_undone_copied_and_pickled() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("way", [cpu.accelerate, pack])
-def test_a_layer_with_a_bias_keeps_it(way, rows: int) -> None:
-    model = nn.Sequential(nn.Linear(24, 40), nn.Linear(40, 8, bias=False))
-    x = torch.randn(rows, 24)
+def test_a_layer_with_a_bias_takes_the_same_way_and_keeps_it(way, dtype: torch.dtype, rows: int) -> None:
+    model = nn.Sequential(nn.Linear(24, 40), nn.Linear(40, 8, bias=False)).to(dtype)
+    x = torch.randn(rows, 24, dtype=dtype)
     with torch.no_grad():
         expected = model(x)
         way(model)
-        torch.testing.assert_close(model(x), expected)
+        rounding = 1e-5 if dtype == torch.float32 else 2e-2  # the product is rounded before the bias is added
+        torch.testing.assert_close(model(x), expected, rtol=rounding, atol=rounding)
+    assert isinstance(model[0], PackedLinear) if way is pack else "forward" in model[0].__dict__
+
+
+def test_gradients_of_a_bias_are_those_of_torchs_linear() -> None:
+    layer, x = nn.Linear(24, 40), torch.randn(3, 24)
+    layer(x).square().sum().backward()
+    expected = [layer.weight.grad, layer.bias.grad]
+    layer.zero_grad()
+    cpu.accelerate(layer)(x).square().sum().backward()
+    torch.testing.assert_close([layer.weight.grad, layer.bias.grad], expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
 
 
 def test_a_model_goes_when_it_is_let_go_of() -> None:

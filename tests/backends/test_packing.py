@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from foveate.errors import FoveateError
 WALKS = ["3@1", "1@1:window8 1@4 1@1:window8", "2@1:fovea8,groups=4", "0@1 1@16 1@4 1@1"]
 
 
-def small(walk: str, dtype: torch.dtype = torch.float32, **settings: str) -> FoveateForCausalLM:
+def small(walk: str, dtype: torch.dtype = torch.float32, **settings: Any) -> FoveateForCausalLM:
     torch.manual_seed(0)
     config = FoveateConfig(
         walk=walk, vocab_size=96, hidden_size=64, num_attention_heads=2, max_position_embeddings=128, **settings
@@ -71,13 +72,14 @@ def test_packed_bf16_decodes_alike(walk: str) -> None:
 @pytest.mark.parametrize("pooling", ["linear", "attention"])
 def test_int8_is_the_rounded_model(pooling: str, expanding: str) -> None:
     walk = "1@1 1@4 1@1"
-    model = small(walk, torch.bfloat16, pooling=pooling, expanding=expanding)
+    model = small(walk, torch.bfloat16, pooling=pooling, expanding=expanding, biases=["qkv"])
     packed, rounded = copy.deepcopy(model), copy.deepcopy(model)
     pack(packed, "int8")
     with torch.no_grad():
         for layer in (module for module in rounded.modules() if isinstance(module, torch.nn.Linear)):
             scale = (layer.weight.float().abs().amax(1, keepdim=True) / 127).bfloat16().float()
             layer.weight = torch.nn.Parameter(((layer.weight.float() / scale).round() * scale).bfloat16())
+    assert packed.model.decoder.steps[0].layers[0].qkv_proj._bias_N is not None
     for rows in (1, 20):  # few rows and many take different ways
         torch.testing.assert_close(decode(packed, rows=rows), decode(rounded, rows=rows), rtol=0.05, atol=0.2)
     assert packed.lm_head.nbytes < 0.6 * model.lm_head.weight.nbytes

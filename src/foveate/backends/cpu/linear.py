@@ -24,9 +24,9 @@ AVAILABLE = torch.backends.mkldnn.is_available()
 
 
 def accelerate(model: nn.Module) -> nn.Module:
-    """Let the linear layers of ``model`` that have no bias compute in the fast way from now on, wherever it is one."""
+    """Let the linear layers of ``model`` compute in the fast way from now on, wherever it is one."""
     for module in model.modules():
-        if type(module) is nn.Linear and module.bias is None:
+        if type(module) is nn.Linear:
             module.forward = _Fast(module)
     return model
 
@@ -61,15 +61,17 @@ class _Fast:
 
 
 def _forward(module: nn.Linear, x: Tensor) -> Tensor:
-    weight_ND = module.weight
-    if torch.compiler.is_compiling():
-        return _CompiledProduct.apply(x, weight_ND) if is_for_operator(x, weight_ND) else linear(x, weight_ND)
-    if not is_for_onednn(x, weight_ND):
-        return linear(x, weight_ND)
-    if x.numel() > x.shape[-1]:
-        out: Tensor = _Product.apply(x, weight_ND)
-        return out
-    return linear(x, weight_ND if torch.is_grad_enabled() else _by_columns(module))
+    weight_ND, bias_N = module.weight, module.bias
+    compiling = torch.compiler.is_compiling()
+    if not (is_for_operator(x, weight_ND) if compiling else is_for_onednn(x, weight_ND)):
+        return linear(x, weight_ND, bias_N)
+    if compiling:
+        out: Tensor = _CompiledProduct.apply(x, weight_ND)
+    elif x.numel() > x.shape[-1]:
+        out = _Product.apply(x, weight_ND)
+    else:
+        return linear(x, weight_ND if torch.is_grad_enabled() else _by_columns(module), bias_N)
+    return out if bias_N is None else out + bias_N
 
 
 def _by_columns(module: nn.Linear) -> Tensor:

@@ -49,7 +49,7 @@ def pack(model: nn.Module, weights: str | None = None) -> None:
         packed: type[PackedLinear] = Int8Linear if weights else PackedLinear
         for module in list(model.modules()):
             for name, child in module.named_children():
-                if type(child) is nn.Linear and child.bias is None:
+                if type(child) is nn.Linear:
                     setattr(module, name, packed(child))
     accelerate(model)
 
@@ -61,6 +61,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         weight_ND = layer.weight.detach()
+        self._bias_N = None if layer.bias is None else layer.bias.detach()
         self._itemsize = weight_ND.itemsize
         self._by_columns_ND: Tensor | None = None
         if weight_ND.dtype == torch.float32 and weight_ND.numel() < SMALL:
@@ -86,10 +87,12 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             out: Tensor = packed_product(x, self._number, self.out_features)
-            return out
-        return self.product(x)
+        else:
+            out = self.product(x)
+        return out if self._bias_N is None else out + self._bias_N
 
     def product(self, x: Tensor) -> Tensor:
+        """What comes before the bias is added."""
         if self._by_columns_ND is not None and x.numel() == self.in_features:
             return linear(x, self._by_columns_ND)
         if not x.numel():
