@@ -24,7 +24,6 @@ from perplexity import passages
 from rivals import read_methods, reading
 
 from foveate import load
-from foveate.zooming import state
 
 CITIES = "Paris London Berlin Madrid Vienna Cairo Lima Oslo Dublin Rome Delhi Tokyo Boston Havana Athens Lisbon".split()  # noqa: SIM905
 DEPTHS = [(2 * i + 1) / 20 for i in range(10)]
@@ -102,8 +101,6 @@ def main() -> None:
     args = parser.parse_args()
     methods = read_methods(args.methods, [*{"full": 0, **dict.fromkeys(args.only, 0)}] if args.only else None)
     model, tokenizer = load(args.model, device=args.device)
-    if model.device.type == "cuda":
-        state.BYTES_AT_ONCE = 1 << 31
     done = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     have = {(x["context"], tuple(x["dense"]), x["task"], x["method"], x["depth"], x["of"]) for x in done}
     books = [ids[0].tolist() for ids in passages(args.data, tokenizer, args.context, args.trials)]

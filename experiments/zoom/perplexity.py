@@ -24,7 +24,6 @@ from torch.nn.functional import cross_entropy
 
 from foveate import load
 from foveate.data.documents import read_documents
-from foveate.zooming import state
 
 THRESHOLD = 1.0  # nats
 SKIPPED = 60_000  # characters of a book: prefaces and tables of contents
@@ -96,8 +95,6 @@ def main() -> None:
     only = [*{"full": 0, WINDOW: 0, **dict.fromkeys(args.only, 0)}] if args.only else None
     methods = read_methods(args.methods, only)
     model, tokenizer = load(args.model, device=args.device)
-    if model.device.type == "cuda":
-        state.BYTES_AT_ONCE = 1 << 31
     done = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     have = {(line["context"], tuple(line["dense"]), line["method"], line["book"]) for line in done}
     begin = time.time()

@@ -33,8 +33,10 @@ def full(q, k, v):
     return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True, scale=SCALE)
 
 
+@pytest.mark.parametrize("way", ["masks", "gathers"])
 @pytest.mark.parametrize("name", PLANS)
-def test_equals_the_reference_forward_and_backward(name) -> None:
+def test_equals_the_reference_forward_and_backward(name, way, monkeypatch) -> None:
+    monkeypatch.setattr("foveate.zooming.whole.MASKED_UP_TO", 100 if way == "masks" else 0)
     tensors = [x.requires_grad_() for x in texts(67, rows=1)]
     torch.manual_seed(1)
     weight = torch.randn(1, 4, 67, 6, dtype=torch.float64)
@@ -78,6 +80,8 @@ def test_few_queries_at_once(monkeypatch) -> None:
     tensors, plan = texts(67), PLANS["tree, thumbnails"]
     whole = zoom_attention(*tensors, plan, scale=SCALE)
     monkeypatch.setattr("foveate.zooming.state.BYTES_AT_ONCE", 1)
+    torch.testing.assert_close(zoom_attention(*tensors, plan, scale=SCALE), whole)
+    monkeypatch.setattr("foveate.zooming.whole.MASKED_UP_TO", 0)
     torch.testing.assert_close(zoom_attention(*tensors, plan, scale=SCALE), whole)
     torch.testing.assert_close(ZoomState(plan).read(*tensors, scale=SCALE), whole)
 

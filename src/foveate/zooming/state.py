@@ -18,15 +18,20 @@ from foveate.spec.zoom_plan import ZoomPlan
 from foveate.zooming.attend import Album, attend
 from foveate.zooming.sort import sorted_order
 
-BYTES_AT_ONCE = 1 << 26  # what the queries of one step of a long call may gather
+BYTES_AT_ONCE = 1 << 26  # what the queries of one step of a long call may gather; 16 times as much off the CPU
 
 
-def queries_at_once(plan: ZoomPlan, rows: int, heads: int, kv_heads: int, width: int, length: int, size: int) -> int:
-    """How many queries of a call to take together, so that what they read fits in ``BYTES_AT_ONCE``."""
+def bytes_at_once(device: torch.device) -> int:
+    return BYTES_AT_ONCE if device.type == "cpu" else 16 * BYTES_AT_ONCE
+
+
+def queries_at_once(plan: ZoomPlan, q_RHCd: Tensor, k_RKCd: Tensor, length: int) -> int:
+    """How many queries of a call to take together, so that what they read fits in ``bytes_at_once``."""
+    (R, H, _, d), K = q_RHCd.shape, k_RKCd.shape[1]
     keys, summaries = plan.reads(length)
-    vectors = 2 * rows * kv_heads * (keys + summaries) * width * size
-    scores = 12 * rows * heads * (keys + summaries + plan.block)
-    return max(1, min(plan.block, BYTES_AT_ONCE // (vectors + scores)))
+    vectors = 2 * R * K * (keys + summaries) * d * k_RKCd.element_size()
+    scores = 12 * R * H * (keys + summaries + plan.block)
+    return max(1, min(plan.block, bytes_at_once(q_RHCd.device) // (vectors + scores)))
 
 
 class ZoomState:
@@ -76,15 +81,14 @@ class ZoomState:
             FoveateError: for another number of rows than before, and for tensors that want gradients: a state
                 written in place has none. ``zoom_attention`` reads a whole text with gradients.
         """
-        R, H, C, d = q_RHCd.shape
-        K = k_RKCd.shape[1]
+        R, H, C, _ = q_RHCd.shape
         if not self.lengths:
             self.lengths, self._sorted = [0] * R, [0] * R
         if len(self.lengths) != R:
             raise FoveateError(f"zoom: {R} rows for a state of {len(self.lengths)}; use take_rows to change them")
         counts = [C] * R if counts is None else list(counts)
         self.reserve(max(self.lengths) + C, k_RKCd, v_RKCd)  # also where a row's columns beyond its count would look
-        at_once = queries_at_once(self.plan, R, H, K, d, max(self.lengths) + C, k_RKCd.element_size())
+        at_once = queries_at_once(self.plan, q_RHCd, k_RKCd, max(self.lengths) + C)
         out_RHCd = torch.empty(R, H, C, v_RKCd.shape[-1], dtype=q_RHCd.dtype, device=q_RHCd.device)
         a = 0
         while a < C:
