@@ -24,6 +24,7 @@ WALKS = {
     "window": "1@1:window8 1@4 1@1:window8",
     "sink": "2@1:sink8",
     "fovea": "2@1:fovea8,groups=4,scales=4/16",
+    "zoom": "2@1:zoom8,sinks=2,block=16,groups=8/4,keep=all/6,opened=3,thumbnails=8",
     "plain": "2@1",
 }
 

@@ -28,6 +28,7 @@ AT_ONCE = 512  # queries of a layer that does not zoom
 UNSUPPORTED = {"softcap": "soft-capped logits", "s_aux": "learned sinks", "position_bias": "a position bias"}
 probed: list[Any] | None = None  # modules that attended, while zoom() finds them
 measure: Callable[[Any, Tensor, Tensor, Tensor, float], None] | None = None  # sees what zooming layers attend to
+watch: Callable[[Tensor, Tensor, Tensor, float], None] | None = None  # is shown it, and the layers go on zooming
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def zoom_forward(
     if plan is None or not zooms or measure is not None:
         out = in_pieces(query, key, value, attention_mask, scale, sliding_window)
     else:
+        if watch is not None:
+            watch(query, key, value, scale)
         out = zoomed(query, key, value, attention_mask, scale, plan)
     return out.transpose(1, 2).contiguous(), None
 
