@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate import limits
@@ -61,6 +62,26 @@ def read_dtype(dtype: str | torch.dtype | None) -> Any:
             raise FoveateError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
         return found
     return dtype
+
+
+def resident_bytes() -> tuple[int, int] | None:
+    """Bytes that this process has resident, and the most it ever had; None but on Linux."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    kilobytes = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+    return int(kilobytes["VmRSS"]) * 1024, int(kilobytes["VmHWM"]) * 1024
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that tensors took on a GPU, or that this process had resident; None where nobody tells."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident = resident_bytes() if device.type == "cpu" else None
+    return resident and resident[1]
 
 
 def free_memory(device: torch.device) -> int:

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+import torch
 
 from foveate.errors import FoveateError
 from foveate.pages.shelf import Shelf
@@ -183,6 +184,29 @@ def test_work_is_stopped_and_the_queue_is_bounded() -> None:
     worker.interrupt()
     with pytest.raises(ApiError):
         worker.submit(lambda job: None)
+
+
+def test_stopping_does_not_wait_for_the_next_event() -> None:
+    """A model that runs and tells nothing is left at its next layer, and runs again afterwards."""
+    worker, begun = Worker(), threading.Event()
+    layer, x = torch.nn.Linear(4, 4), torch.ones(1, 4)
+
+    def silent(job: Job) -> None:
+        while True:
+            layer(x)
+            begun.set()
+
+    async def visit() -> list[Any]:
+        worker.start()
+        job = worker.submit(silent)
+        await asyncio.to_thread(begun.wait, 60)
+        job.stop()
+        layer(x)  # in another thread nothing is stopped
+        after = worker.submit(lambda job: layer(x).shape)
+        return [await job.events.get(), await after.events.get()]
+
+    assert asyncio.run(visit()) == [{"error": "stopped", "status": 409}, {"result": (1, 4)}]
+    worker.interrupt()
 
 
 def test_what_fails_is_a_line() -> None:

@@ -12,7 +12,7 @@ from foveate.train.metrics import read_metrics
 from foveate.train.run import RunResult
 from foveate.train.settings import TrainSettings
 
-CLOCK = ("elapsed", "tokens_per_s")
+CLOCK = ("elapsed", "tokens_per_s", "memory_bytes")
 
 
 class Killed(BaseException):

@@ -23,6 +23,7 @@ def test_away_from_a_terminal_a_line_now_and_then(capsys) -> None:
             display.on_step(step)
             display.on_record(record("train", step, loss=5.25, tokens_per_s=12_800.0))
         display.on_record(record("valid", 50, bpb=2.5, perplexity=321.0))
+        display.on_record(record("sample", 50, prompt="The", text=" cat\nsat"))
         display.note("a note [with brackets]")
     output = capsys.readouterr()
     assert output.out == ""
@@ -30,6 +31,7 @@ def test_away_from_a_terminal_a_line_now_and_then(capsys) -> None:
     assert lines == [
         "step 1/1,000: loss 5.250  12.8k tokens/s  40s left",
         "step 50/1,000: validation 2.5000 bits per byte, perplexity 321",
+        "step 50/1,000: The cat sat",
         "a note [with brackets]",
     ]
 

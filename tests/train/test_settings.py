@@ -29,7 +29,7 @@ def test_yaml_gives_the_same_settings_back(tmp_path) -> None:
 def test_resolving_leaves_nothing_open_but_shape() -> None:
     settings = TrainSettings(tokens="1M").resolve(parameters=3_000_000)
     still_open = {option.name for option in fields(settings) if getattr(settings, option.name) is None}
-    unasked = {"from_", "lora", "teacher", "distill", "temperature", "teacher_top"}
+    unasked = {"from_", "lora", "teacher", "distill", "temperature", "teacher_top", "sample_every"}
     assert still_open == {"heads", "kv_heads", "ff", "levels"} | unasked
     assert settings.lr == 4e-3
     assert (settings.steps, settings.save_every) == (245, 25)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foveate.devices import resident_bytes
 from foveate.errors import FoveateError
 
 
@@ -35,16 +36,6 @@ def peak_bytes(request: Mapping[str, Any]) -> int | None:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _resident() -> tuple[int, int] | None:
-    """Bytes that this process has resident, and the most it ever had; of Linux alone."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    kilobytes = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
-    return int(kilobytes["VmRSS"]) * 1024, int(kilobytes["VmHWM"]) * 1024
-
-
 def _measure(request: dict[str, Any]) -> int | None:
     import torch
 
@@ -55,7 +46,7 @@ def _measure(request: dict[str, Any]) -> int | None:
     torch.set_num_threads(threads)
     path = request.pop("peer_path")
     device = torch.device(request["device"])
-    before = _resident()
+    before = resident_bytes()
     given = make_contender(**request, peer_path=None if path is None else Path(path))
     step = Step(given.model.train(), batch, context, bf16)
     for _ in range(2):  # the second has gradients and moments beside it
@@ -63,7 +54,7 @@ def _measure(request: dict[str, Any]) -> int | None:
         step.update()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    after = _resident()
+    after = resident_bytes()
     return None if before is None or after is None or device.type != "cpu" else after[1] - before[0]
 
 

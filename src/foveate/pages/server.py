@@ -42,7 +42,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-LOOK_AFTER = 0.5  # seconds between looks whether a visitor is still there
+LOOK_AFTER = 0.1  # seconds between looks whether a visitor is still there
 
 
 def build_pages(shelf: Shelf, *, hosts: Collection[str] = (), seconds: float = SECONDS) -> FastAPI:

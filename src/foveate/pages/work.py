@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from torch.nn.modules.module import register_module_forward_pre_hook
+
 from foveate.errors import FoveateError, first_line
 from foveate.serve.errors import ApiError
 
@@ -32,9 +34,35 @@ class Job:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self._loop = loop
         self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._hook: Any = None
+
+    def begin(self) -> bool:
+        """It is this thread's turn to do it; False where it is to be done no more."""
+        with self._lock:
+            self._thread = threading.get_ident()
+            return not self.stopped
+
+    def end(self) -> None:
+        with self._lock:
+            self._thread = None
+            if self._hook is not None:
+                self._hook.remove()
 
     def stop(self) -> None:
-        self._stopped.set()
+        """What is being done ends at its next event, or at the next module of a model that is to run: within one layer.
+
+        The hook that ends it is there only from now on: what is timed meanwhile does not carry it.
+        """
+        with self._lock:
+            self._stopped.set()
+            if self._thread is not None and self._hook is None:
+                self._hook = register_module_forward_pre_hook(self._refuse)
+
+    def _refuse(self, module: Any, args: Any) -> None:
+        if threading.get_ident() == self._thread:
+            raise Stopped
 
     @property
     def stopped(self) -> bool:
@@ -77,7 +105,7 @@ class Worker:
             self._thread.start()
 
     def interrupt(self) -> None:
-        """The job that is being done ends at its next event, those that wait are not begun."""
+        """The job that is being done ends, those that wait are not begun."""
         self._closed = True
         if self._now is not None:
             self._now.stop()
@@ -97,11 +125,12 @@ class Worker:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None and not self._closed:
-            if job.stopped:
+            if not job.begin():
                 continue
             self._now = job
             self._do(job)
             self._now = None
+            job.end()
 
     def _do(self, job: Job) -> None:
         try:

@@ -5,10 +5,10 @@ A resolution has the same colour wherever it is shown: the sharper, the cooler. 
 
 BASE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --quiet: #59636e; --line: #d1d9e0; --paper: #fff; --well: #f6f8fa;
-  --accent: #0969da; --bad: #b42318;
+  --accent: #0969da; --bad: #b42318; --edge: #818b98;
   --r1: #2f81f7; --r4: #1f9d8b; --r16: #c58a1b; --r64: #c0504d; --r256: #a371c9; --gone: #7d8590 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --quiet: #9aa4ae; --line: #3d444d; --paper: #0d1117; --well: #151b23; --accent: #6cb6ff;
+  :root { --ink: #e6edf3; --quiet: #9aa4ae; --line: #3d444d; --paper: #0d1117; --well: #151b23; --accent: #6cb6ff; --edge: #656d76;
     --bad: #ff8f86 }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;

@@ -16,6 +16,8 @@ def check_together(settings: Any) -> None:
     _check_teacher(settings)
     if settings.optimizer == "muon" and settings.parallel == "fsdp":
         raise FoveateError("--optimizer muon works on whole matrices; with it, write --parallel ddp")
+    if settings.sample_every and settings.parallel == "fsdp":
+        raise FoveateError("--sample-every: with --parallel fsdp no process has the whole model; leave it out")
     for tracker in settings.report_to:
         if tracker not in TRACKERS:
             raise FoveateError(f"--report-to: {tracker!r} is unknown; choose from {', '.join(TRACKERS)}")

@@ -61,6 +61,9 @@ class Display:
         if record["kind"] == "valid":
             self.note(f"{place}: validation {record['bpb']:.4f} bits per byte, perplexity {record['perplexity']:.4g}")
             return
+        if record["kind"] == "sample":
+            self.note(f"{place}: {' '.join((record['prompt'] + record['text']).split())}")
+            return
         self.rate = record["tokens_per_s"]
         now = f"loss {record['loss']:.3f}  {_short(self.rate)} tokens/s  {self._left(step)} left"
         self.bar.update(self.task, now=now)

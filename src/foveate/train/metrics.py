@@ -2,10 +2,11 @@
 
 Every record has ``kind``, ``step``, ``tokens`` (trained on so far) and ``elapsed`` (seconds, of all sessions). One of
 kind ``train`` adds ``loss`` (nats per token, the mean since the record before), ``lr`` and ``grad_norm`` (before
-clipping) of its step, and ``tokens_per_s`` (validating and saving not counted); one of kind ``valid`` adds ``bpb``,
-``perplexity``, ``nll_per_token``, ``valid_tokens`` and ``valid_bytes``; one of kind ``skipped`` is a step whose loss or
-gradient was too bad to learn from, and adds ``loss`` and ``text``, what the step was to learn. A number that is none is
-``null``.
+clipping) of its step, ``tokens_per_s`` (validating and saving not counted) and ``memory_bytes``, the most that this
+session's process had so far: tensors on a GPU, else what was resident. One of kind ``valid`` adds ``bpb``,
+``perplexity``, ``nll_per_token``, ``valid_tokens`` and ``valid_bytes``; one of kind ``sample`` adds ``prompt`` and
+``text``, with which the model goes on; one of kind ``skipped`` is a step whose loss or gradient was too bad to learn
+from, and adds ``loss`` and ``text``, what the step was to learn. A number that is none is ``null``.
 """
 
 from __future__ import annotations

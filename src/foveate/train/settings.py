@@ -32,6 +32,8 @@ FREE_ON_RESUME = (
     "log_every",
     "eval_every",
     "eval_tokens",
+    "sample_every",
+    "sample_prompt",
     "tensorboard",
     "report_to",
     "compile",
@@ -131,6 +133,8 @@ class TrainSettings:
     log_every: int | None = option(None, count, "run directory", "steps per line of metrics.jsonl")
     eval_every: int | None = option(None, count, "run directory", "steps between validations (default: a tenth)")
     eval_tokens: int | None = option(None, count, "run directory", "validation tokens to score each time")
+    sample_every: int | None = option(None, count, "run directory", "steps between texts that it writes into the log")
+    sample_prompt: str = option("The", text, "run directory", "what those texts begin with", "TEXT")
     tensorboard: bool = option(False, flag, "run directory", "write TensorBoard event files too")
     report_to: tuple[str, ...] = option((), texts, "run directory", f"tell these too: {', '.join(TRACKERS)}", "TRACKER")
     compile: bool = option(False, flag, "run directory", "compile the model: minutes at first, then faster")

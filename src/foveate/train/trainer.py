@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from foveate.backends import cpu
 from foveate.data.corpus import Blocks
 from foveate.data.stream import BlockStream
+from foveate.devices import peak_memory
 from foveate.errors import FoveateError
 from foveate.model.init import SELF_LOGIT
 from foveate.train import spread
@@ -33,6 +34,7 @@ from foveate.train.ledger import Ledger
 from foveate.train.metrics import Metrics
 from foveate.train.optimizer import make_optimizer, set_rate
 from foveate.train.parts import parts_to_train, train_only
+from foveate.train.samples import write_text
 from foveate.train.schedule import learning_rate
 from foveate.train.settings import SETTINGS_FILE, TrainSettings
 from foveate.train.start import save_model
@@ -191,6 +193,8 @@ class Trainer:
             self.log()
         if self.documents and self._is_due(self.settings.eval_every):
             self.evaluate()
+        if self.settings.sample_every and self._is_due(self.settings.sample_every):
+            self.sample()
         stopping = self.stop()  # asked last: what is due is saved with the step it is due at
         if stopping or self._is_due(self.settings.save_every):
             self.save()
@@ -207,7 +211,8 @@ class Trainer:
         if line.loss is not None:
             tokens_per_s = round(line.steps_per_s * self.settings.tokens_per_step, 1)
             norm = self.norm.item()
-            self.record("train", {"loss": line.loss, "lr": self.rate, "grad_norm": norm, "tokens_per_s": tokens_per_s})
+            values = {"loss": line.loss, "lr": self.rate, "grad_norm": norm, "tokens_per_s": tokens_per_s}
+            self.record("train", {**values, "memory_bytes": peak_memory(self.device)})
 
     def evaluate(self) -> None:
         """Validate, unless told to stop: then the checkpoint says it is due, and the resumed run begins with it."""
@@ -229,6 +234,15 @@ class Trainer:
             self.checkpoints.scores[self.step] = result.bpb
             values = {"bpb": result.bpb, "perplexity": result.perplexity, "nll_per_token": result.nll_per_token}
             self.record("valid", {**values, "valid_tokens": result.tokens, "valid_bytes": result.bytes})
+
+    def sample(self) -> None:
+        """Write some text, as the model is now; the main process alone, as each has all weights."""
+        if self.metrics is None:
+            return
+        prompt = self.settings.sample_prompt
+        with self.ledger.untimed(), self._precision():
+            text = write_text(self.model, self.tokenizer, prompt, seed=self.settings.seed, most=self.settings.context)
+        self.record("sample", {"prompt": prompt, "text": text})
 
     def _go_on_evaluating(self, tokens: int) -> None:
         if self.stop():

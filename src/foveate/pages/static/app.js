@@ -3,9 +3,9 @@ import { compare } from "./compare.js";
 import { look } from "./look.js";
 import { scramble } from "./scramble.js";
 import { surprise } from "./surprise.js";
-import { element, get } from "./tools.js";
+import { COLOURS, element, get } from "./tools.js";
 import { train } from "./train.js";
-import { speak, whole, word } from "./words.js";
+import { sayAgain, said, speak, whole, word } from "./words.js";
 import { write } from "./write.js";
 
 const VIEWS = { look, surprise, scramble, write, train, compare };
@@ -20,6 +20,13 @@ const textWatchers = [];
 const page = {
   text: () => find("text").value,
   onText: (watcher) => textWatchers.push(watcher),
+  model: (name) => models.find((model) => model.name === name),
+  // of a model wherever it is drawn: those of one resolution first, as in the report
+  colour: (name) => {
+    const coarse = (model) => model.runs.some((run) => run.stride > 1);
+    const names = [...models].sort((a, b) => coarse(a) - coarse(b)).map((model) => model.name);
+    return COLOURS[Math.max(0, names.indexOf(name)) % COLOURS.length];
+  },
   // the layers of a model, as runs of its walk; ``layers`` says more than a model's files where those say nothing
   runs: (name, layers = []) => {
     const known = models.find((model) => model.name === name)?.runs ?? [];
@@ -60,12 +67,14 @@ function tabs() {
 
 function say() {
   speak(find("language").value);
+  document.title = `Foveate: ${word("subtitle")}`;
   find("tabs").setAttribute("aria-label", word("tabs"));
   find("text-size").textContent = word("characters", { n: whole(page.text().length) });
   for (const option of document.querySelectorAll("option[data-none]")) option.textContent = word("none");
   for (const box of document.querySelectorAll(".tokens")) box.setAttribute("aria-label", word("text"));
   for (const box of document.querySelectorAll(".scroll")) box.setAttribute("aria-label", word("numbers")), box.setAttribute("role", "group");
   for (const view of Object.values(views)) view.again?.();
+  sayAgain();
 }
 
 function choices() {
@@ -78,13 +87,14 @@ function choices() {
   const first = find("look").querySelector("form").model;
   const multi = usable.find((model) => model.runs.some((run) => run.stride > 1));
   if (multi) first.value = multi.name;
-  const errors = models.filter((model) => model.error).map((model) => `${model.name}: ${model.error}`);
-  trouble(usable.length ? errors.join(" · ") : [word("no_models"), ...errors].join(" · "));
+  const errors = models.filter((model) => model.error).map((model) => element("span", {}, `${model.name}: `, said(model.error)));
+  if (!usable.length) errors.unshift(element("span", { "data-word": "no_models" }, word("no_models")));
+  trouble(...errors);
 }
 
-function trouble(line) {
-  find("trouble").textContent = line;
-  find("trouble").hidden = !line;
+function trouble(...lines) {
+  find("trouble").replaceChildren(...lines.flatMap((line, at) => (at ? [" · ", line] : [line])));
+  find("trouble").hidden = !lines.length;
 }
 
 tabs();
@@ -109,8 +119,9 @@ try {
   ({ models } = await get("api/models"));
   choices();
   views.train.begin(models);
+  if (models.some((model) => !model.error)) views.look.begin();
   if (location.hash === "#train") views.train.open();
   document.body.dataset.ready = models.length;
 } catch (error) {
-  trouble(error.message);
+  trouble(said(error.message));
 }

@@ -1,5 +1,5 @@
 // Scramble: what stands before a boundary in random order, and what that costs after it, drawn as it is measured.
-import { chart, out, table, Task, work } from "./tools.js";
+import { chart, COLOURS, out, table, Task, work } from "./tools.js";
 import { number, whole, word } from "./words.js";
 
 export function scramble(section, page) {
@@ -12,13 +12,15 @@ export function scramble(section, page) {
   }
   const boundary = () => Math.min(length - 1, Math.max(1, Math.round((length * form.boundary.value) / 100)));
 
+  const line = (values) => values.map((value, distance) => [distance + 1, value]);
   function draw(original, scrambled, running, at) {
-    const line = (values) => values.map((value, distance) => [distance + 1, value]);
-    const series = [{ name: word("original"), colour: "#7d8590", points: line(original) }];
-    if (scrambled) series.push({ name: word("scrambled"), colour: "#2f81f7", points: line(scrambled) });
-    const label = `${word("original")}, ${word("scrambled")}: ${word("nats")}`;
-    chart(out(section, "chart"), { label, series, xlabel: word("past"), marks: at ? [at] : [], x: whole, y: (value) => number(value, 1) });
-    if (running) chart(out(section, "running"), { label: word("running"), series: [{ name: word("running"), colour: "#d9822b", points: line(running) }], xlabel: word("past"), height: 150, least: 1, x: whole, y: whole });
+    const series = [{ name: word("scrambled"), colour: COLOURS[1], points: line(scrambled ?? []) }, { name: word("original"), colour: COLOURS[0], points: line(original) }];
+    const both = { xlabel: word("past"), marks: at ? [at] : [], x: whole };
+    chart(out(section, "chart"), { ...both, label: word("surprise_each"), series: scrambled ? series : series.slice(1), y: (value) => number(value, 1) });
+    if (!scrambled) return;
+    const more = [{ name: word("more"), colour: COLOURS[1], points: line(scrambled.map((nats, each) => nats - original[each])), area: true }];
+    chart(out(section, "more"), { ...both, label: word("more"), series: more, height: 170, y: (value) => number(value, 2) });
+    if (running) chart(out(section, "running"), { ...both, label: word("running"), series: [{ name: word("running"), colour: COLOURS[2], points: line(running), steps: true }], height: 130, least: 1, y: whole });
   }
 
   function show(found) {
@@ -34,6 +36,7 @@ export function scramble(section, page) {
       found.delta.map((more, at) => [`${at + 1}`, number(found.original[at]), number(scrambled[at]), number(more), whole(found.running[at])]));
     details.ontoggle = fill;
     fill();
+    for (const each of section.querySelectorAll(".after")) each.hidden = false;
     section.dataset.ready = found.permutations;
   }
 

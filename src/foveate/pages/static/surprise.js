@@ -17,26 +17,27 @@ export function surprise(section, page) {
       return two ? word("about_both", { token, a: number(item.nats[0]), b: number(item.nats[1]), d: number(value(item)) }) : word("about_nats", { token, nats: number(item.nats[0]) });
     };
     const tint = (one, at) => {
-      const share = Math.sqrt(Math.abs(value(items[at])) / most), colour = two && value(items[at]) < 0 ? "var(--r1)" : "#d9822b";
-      one.style.setProperty("--tint", `color-mix(in srgb, ${colour} ${Math.round(38 * share)}%, transparent)`);
+      const share = Math.sqrt(Math.abs(value(items[at])) / most), colour = two && value(items[at]) < 0 ? "var(--first)" : "var(--second)";
+      one.style.setProperty("--tint", `color-mix(in srgb, ${colour} ${Math.round(42 * share)}%, transparent)`);
     };
     out(section, "explain").textContent = two ? word("surprise_two", { a, b }) : word("surprise_one", { a });
     tokens(out(section, "tokens"), items.map((item) => item.text), { label, tint, onFocus: (at) => (out(section, "about").textContent = label(at)) });
     const rows = models.map((model) => [model.name, number(model.bpb, 4), number(model.nll_per_token, 4), whole(model.tokens), whole(model.bytes), whole(model.context)]);
-    table(out(section, "summary"), word("surprise"), [word("model"), word("bpb"), word("per_token"), word("tokens"), word("bytes"), word("context")], rows);
-    if (two) table(out(section, "kinds"), `${a} − ${b}`, [word("kind"), word("items"), word("mean")], found.kinds.map((each) => [word(each.kind), whole(each.items), number(each.mean)]));
+    table(out(section, "summary"), word("surprise_table"), [word("model"), word("bpb"), word("per_token"), word("tokens"), word("bytes"), word("context")], rows);
+    if (two) table(out(section, "kinds"), word("kinds_table", { a, b }), [word("kind"), word("items"), word("mean")], found.kinds.map((each) => [word(each.kind), whole(each.items), number(each.mean)]));
     else out(section, "kinds").replaceChildren();
     const head = two ? [word("token"), a, b, word("difference")] : [word("token"), word("nats")];
     const details = section.querySelector("details");
     const fill = () => details.open && table(out(section, "table"), word("numbers"), head, items.map((item) => [item.text, ...item.nats.map((nats) => number(nats)), ...(two ? [number(value(item))] : [])]));
     details.ontoggle = fill;
     fill();
+    for (const each of section.querySelectorAll(".after")) each.hidden = false;
     section.dataset.ready = models.length;
   }
 
   form.onsubmit = (event) => {
     event.preventDefault();
-    const models = [form.model.value, form.against.value].filter(Boolean), text = page.text();
+    const models = [form.model.value, form.against.value].filter((name, at, all) => name && all.indexOf(name) === at), text = page.text();
     task.run(async (signal) => show(await work("surprise", { models, text }, (told) => task.say(word("working"), told.progress), signal)));
   };
   return { again: () => shown && show(shown) };

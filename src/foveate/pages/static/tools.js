@@ -1,5 +1,5 @@
 // What every view needs: work asked of the server, elements, tokens that the keyboard walks through, tables, charts.
-import { word } from "./words.js";
+import { said, word } from "./words.js";
 
 // Asks for work and hands on its events; gives the result. Throws an Error with one line that says what is wrong.
 export async function work(name, body, onEvent, signal) {
@@ -60,7 +60,7 @@ export class Task {
       if (this.controller === controller) this.line.replaceChildren();
     } catch (error) {
       if (this.controller !== controller) return;
-      if (error.name === "AbortError") this.line.replaceChildren(word("stopped"));
+      if (error.name === "AbortError") this.line.replaceChildren(element("span", { "data-word": "stopped" }, word("stopped")));
       else this.complain(error.message);
     } finally {
       if (this.controller === controller && this.button) this.button.disabled = true;
@@ -73,8 +73,9 @@ export class Task {
     this.line.replaceChildren(text, bar);
   }
 
-  complain(text) {
-    this.line.replaceChildren(element("p", { class: "error", role: "alert" }, text));
+  complain(...texts) {
+    const lines = texts.flatMap((text, at) => (at ? [" · ", said(text)] : [said(text)]));
+    this.line.replaceChildren(element("p", { class: "error", role: "alert" }, ...lines));
   }
 }
 
@@ -109,6 +110,7 @@ export function tokens(box, pieces, { label, tint, onFocus, onPick }) {
     current.setAttribute("tabindex", "0");
   };
   if (current) focus(current);
+  box.scrollTop = 0;
   const at = (event) => event.target.closest?.("[data-at]");
   box.onfocusin = box.onmouseover = (event) => at(event) && onFocus?.(Number(at(event).dataset.at));
   box.onclick = (event) => at(event) && (focus(at(event)), onPick?.(Number(at(event).dataset.at)));
@@ -138,7 +140,7 @@ export function table(box, caption, head, rows) {
 
 // Lines over numbers, drawn in the box's own pixels, so that letters keep their size on a phone.
 const NS = "http://www.w3.org/2000/svg";
-export function chart(box, { label, series, xlabel, marks = [], height = 220, least = 0, x: showX, y: showY }) {
+export function chart(box, { label, series, xlabel, marks = [], height = 240, least = 0, x: showX, y: showY }) {
   const draw = () => box.replaceChildren(picture(Math.max(box.clientWidth, 200), height, { label, series, xlabel, marks, least, showX, showY }));
   draw();
   box.redraw ??= new ResizeObserver(() => box.again?.());
@@ -161,25 +163,30 @@ function picture(width, height, { label, series, xlabel, marks, least, showX, sh
   svg.setAttribute("aria-label", label);
   const points = series.flatMap((line) => line.points);
   if (!points.length) return svg;
-  const [left, right, top, bottom] = [52, 14, 10 + 16 * series.length, 40];
+  const [left, right, top, bottom] = [62, 14, 14 + 18 * series.length, 44];
   const xs = points.map(([x]) => x), ys = points.map(([, y]) => y);
+  if (series.some((line) => line.area)) ys.push(0);
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
   let [y0, y1] = [Math.min(...ys), Math.max(...ys)];
   if (y1 - y0 < 1e-9) [y0, y1] = [y0 - 0.5, y1 + 0.5];
   const X = (x) => left + ((x - x0) / (x1 - x0 || 1)) * (width - left - right);
   const Y = (y) => top + ((y1 - y) / (y1 - y0)) * (height - top - bottom);
-  for (const tick of ticks(y0, y1, 4, least)) {
-    put("line", { x1: left, x2: width - right, y1: Y(tick), y2: Y(tick), stroke: "currentColor", "stroke-opacity": tick === 0 ? 0.5 : 0.15 });
-    put("text", { x: left - 6, y: Y(tick) + 4, "text-anchor": "end" }, showY(tick));
+  for (const tick of ticks(y0, y1, Math.max(2, Math.floor((height - top - bottom) / 45)), least)) {
+    put("line", { x1: left, x2: width - right, y1: Y(tick), y2: Y(tick), class: tick === 0 ? "zero" : "grid" });
+    put("text", { x: left - 8, y: Y(tick) + 4, "text-anchor": "end" }, showY(tick));
   }
-  for (const tick of ticks(x0, x1, Math.max(2, Math.floor(width / 130)))) put("text", { x: X(tick), y: height - 22, "text-anchor": X(tick) > width - 40 ? "end" : "middle" }, showX(tick));
-  put("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, xlabel);
-  for (const mark of marks) put("line", { x1: X(mark), x2: X(mark), y1: top, y2: height - bottom, stroke: "currentColor", "stroke-dasharray": "4 4" });
+  for (const tick of ticks(x0, x1, Math.max(2, Math.floor(width / 140)), 1)) put("text", { x: X(tick), y: height - 26, "text-anchor": X(tick) > width - 40 ? "end" : "middle" }, showX(tick));
+  put("text", { x: (left + width - right) / 2, y: height - 7, "text-anchor": "middle" }, xlabel);
+  for (const mark of marks) put("line", { x1: X(mark), x2: X(mark), y1: top, y2: height - bottom, class: "mark" });
   series.forEach((line, at) => {
-    put("rect", { x: left, y: 5 + 16 * at, width: 12, height: 4, fill: line.colour });
-    put("text", { x: left + 18, y: 12 + 16 * at }, line.name);
+    put("rect", { x: left, y: 5 + 18 * at, width: 14, height: 4, rx: 2, fill: line.colour });
+    put("text", { x: left + 20, y: 12 + 18 * at }, line.name);
     if (line.points.length === 1) put("circle", { cx: X(line.points[0][0]), cy: Y(line.points[0][1]), r: 3, fill: line.colour });
-    put("polyline", { points: line.points.map(([x, y]) => `${X(x).toFixed(1)},${Y(y).toFixed(1)}`).join(" "), fill: "none", stroke: line.colour, "stroke-width": 1.8 });
+    const at_ = ([x, y]) => `${X(x).toFixed(1)},${Y(y).toFixed(1)}`;
+    const drawn = line.steps ? line.points.flatMap(([x, y], each, all) => (each ? [[x, all[each - 1][1]], [x, y]] : [[x, y]])) : line.points;
+    const path = drawn.map(at_).join(" ");
+    if (line.area && drawn.length) put("polygon", { points: `${at_([drawn[0][0], 0])} ${path} ${at_([drawn.at(-1)[0], 0])}`, fill: line.colour, "fill-opacity": 0.25 });
+    put("polyline", { points: path, fill: "none", stroke: line.colour, "stroke-width": 2, "stroke-linejoin": "round" });
   });
   return svg;
 }
