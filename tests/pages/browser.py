@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 DRIVER = shutil.which("chromedriver")
+NEEDS_BROWSER = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="this machine has no Chromium with its driver"),
+    pytest.mark.skipif(importlib.util.find_spec("selenium") is None, reason="selenium is not installed"),
+]
 SECONDS = 300  # a page may take on a machine that is busy
 
 
@@ -56,6 +64,14 @@ def until(driver: Any, script: str) -> Any:
     return WebDriverWait(driver, SECONDS, poll_frequency=0.1).until(
         lambda each: each.execute_script(f"return {script}")
     )
+
+
+def opened(driver: Any, address: str, view: str, language: str = "en") -> None:
+    driver.get("about:blank")
+    driver.get(f"{address}/?language={language}#{view}")
+    until(driver, "document.body.dataset.ready")
+    # the quick demo's models have positions for 192 bytes
+    driver.execute_script("const text = document.getElementById('text'); text.value = text.value.slice(0, 150)")
 
 
 def submit(driver: Any, view: str) -> str:

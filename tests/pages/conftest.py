@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,3 +101,35 @@ def ask(client: Any) -> Any:
         return last["result"], events
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: Any) -> Any:
+    """The folder of ``foveate demo``: a quick one, or the one that ``FOVEATE_DEMO`` names."""
+    folder = tmp_path_factory.mktemp("demo")
+    if made := os.environ.get("FOVEATE_DEMO"):
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+    else:
+        from foveate.cli import main
+
+        assert main(["demo", "--quick", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(demo: Any) -> Iterator[str]:
+    from foveate.pages.server import build_pages
+    from foveate.pages.shelf import Shelf
+    from foveate.serve.server import served
+
+    app = build_pages(Shelf([demo], device="cpu"), hosts=("127.0.0.1",))
+    with served(app, app.state.worker) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Any]:
+    from pages.browser import browser
+
+    with browser() as driver:
+        yield driver

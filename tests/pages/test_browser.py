@@ -2,133 +2,200 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from foveate.cli import main
-from pages.browser import CHROMIUM, DRIVER, browser, overflowing, resize, submit, until
+from pages.browser import NEEDS_BROWSER, opened, overflowing, resize, submit, until
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="this machine has no Chromium with its driver"),
-    pytest.mark.skipif(importlib.util.find_spec("selenium") is None, reason="selenium is not installed"),
-]
+pytestmark = NEEDS_BROWSER
 VIEWS = ("look", "surprise", "scramble", "write", "train", "compare")
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: Any) -> Any:
-    folder = tmp_path_factory.mktemp("demo")
-    assert main(["demo", "--quick", "--out", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(demo: Any) -> Iterator[str]:
-    from foveate.pages.server import build_pages
-    from foveate.pages.shelf import Shelf
-    from foveate.serve.server import served
-
-    app = build_pages(Shelf([demo], device="cpu"), hosts=("127.0.0.1",))
-    with served(app, app.state.worker) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    with browser() as driver:
-        yield driver
-
-
-def opened(driver: Any, address: str, view: str, language: str = "en") -> None:
-    driver.get("about:blank")
-    driver.get(f"{address}/?language={language}#{view}")
-    until(driver, "document.body.dataset.ready")
-    # the quick demo's models have positions for 192 bytes
-    driver.execute_script("const text = document.getElementById('text'); text.value = text.value.slice(0, 150)")
 
 
 def shown(driver: Any, view: str, name: str) -> str:
     return driver.execute_script(f"return document.querySelector('#{view} [data-out=\"{name}\"]').textContent")
 
 
-def test_each_view_shows_the_command_lines_numbers(
-    driver: Any, address: str, demo: Any, capsys: Any, tmp_path: Any
-) -> None:
-    opened(driver, address, "surprise")
-    text = driver.execute_script("return document.getElementById('text').value")
-    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+def cells(driver: Any, view: str, name: str) -> list[list[str]]:
+    """The rows of a table, as they are read."""
+    return driver.execute_script(
+        f"""const box = document.querySelector('#{view} [data-out="{name}"]');
+        const details = box.closest('details');
+        if (details && !details.open) (details.open = true), details.ontoggle();
+        return [...box.querySelectorAll('tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"""
+    )
 
-    def said(*words: str) -> list[dict[str, Any]]:
-        assert main([*words, "--json"]) == 0
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-").replace(",", "").rstrip(" \u00a0%x"))
+
+
+def numbers(rows: list[list[str]], column: int) -> list[float]:
+    return [number(row[column]) for row in rows]
+
+
+@pytest.fixture
+def said(capsys: Any) -> Any:
+    """What a command prints with ``--json``."""
+
+    def said(*words: object) -> list[dict[str, Any]]:
+        assert main([*map(str, words), "--json"]) == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
 
-    assert submit(driver, "surprise") == ""
-    for name in ("plain", "multi-scale"):
-        bpb = said("eval", str(demo / name), "--data", str(tmp_path / "text.txt"))[-1]["bpb"]
-        assert f"{name}{bpb:.4f}" in shown(driver, "surprise", "summary")
+    return said
 
+
+@pytest.fixture
+def text(driver: Any, address: str, tmp_path: Any) -> Any:
+    opened(driver, address, "look")
+    path = tmp_path / "text.txt"
+    path.write_text(driver.execute_script("return document.getElementById('text').value"), encoding="utf-8")
+    return path
+
+
+def test_look_back_shows_the_walk_and_all_of_the_attention(driver: Any, address: str, demo: Any, said: Any) -> None:
     opened(driver, address, "look")
     assert submit(driver, "look") == ""
-    assert "16x: groups of 16 tokens" in shown(driver, "look", "legend")
-    rows = "return document.querySelectorAll('#look tbody tr').length"
-    assert driver.execute_script(rows) == 19, "a row for each layer"
+    [info] = said("info", demo / "multi-scale")
+    rows = cells(driver, "look", "table")
+    strides = [int(row[1].rpartition("@")[2]) for row in rows]
+    assert {level["stride"]: level["layers"] for level in info["levels"]} == {
+        stride: strides.count(stride) for stride in (1, 4, 16)
+    }
+    position = int(driver.execute_script("return document.getElementById('look').dataset.ready"))
+    for row, stride in zip(rows, strides, strict=True):
+        assert [share for share in row[3:] if share] == ["100.00\u00a0%"], "each level sees its own units alone"
+        assert row[2] == ("yes" if (position + 1) % stride == 0 else "no")
+    ran = driver.execute_script("return document.querySelectorAll('#look .clock i.ran').length")
+    assert ran == sum((position + 1) % stride == 0 for stride in strides)
+    legend = shown(driver, "look", "legend")
+    for stride in (1, 4, 16):
+        keys = (position + 1) // stride * strides.count(stride) / len(strides)
+        assert f"{stride}x: " in legend
+        assert f"{strides.count(stride) / len(strides):.0%}".replace("%", "\u00a0%") in legend
+        assert f"{keys:.1f} keys" in legend, "full attention reads every unit"
 
+
+def test_surprise_shows_what_eval_says(driver: Any, address: str, demo: Any, said: Any, text: Any) -> None:
+    opened(driver, address, "surprise")
+    assert submit(driver, "surprise") == ""
+    rows = cells(driver, "surprise", "summary")
+    assert [row[0] for row in rows] == ["multi-scale", "plain"]
+    losses = cells(driver, "surprise", "table")
+    for column, (name, bpb, per_token, tokens, size, _) in enumerate(rows, 1):
+        [found] = said("eval", demo / name, "--data", text)
+        assert (bpb, per_token) == (f"{found['bpb']:.4f}", f"{found['nll_per_token']:.4f}")
+        assert (number(tokens), number(size)) == (found["tokens"], found["bytes"])
+        total = found["nll_per_token"] * found["tokens"]
+        assert sum(numbers(losses, column)) == pytest.approx(total, abs=6e-4 * len(losses))
+    differences = [a - b for a, b in zip(numbers(losses, 1), numbers(losses, 2), strict=True)]
+    assert numbers(losses, 3) == pytest.approx(differences, abs=2e-3)
+
+
+def test_scramble_shows_what_the_probe_says(driver: Any, address: str, demo: Any, said: Any, text: Any) -> None:
     opened(driver, address, "scramble")
     assert submit(driver, "scramble") == ""
-    words = [
-        "--context",
-        "150",
-        "--boundary",
-        "75",
-        "--conditions",
-        "shuffle",
-        "--permutations",
-        "1",
-        "--dtype",
-        "fp32",
-    ]
     model = driver.execute_script("return document.querySelector('#scramble form').model.value")
-    [summary] = [
-        record
-        for record in said("probe", "shuffle", str(demo / model), "--data", str(tmp_path / "text.txt"), *words)
-        if record["kind"] == "summary"
-    ]
+    boundary = int(driver.execute_script("return document.querySelector('#scramble output').value").split()[0])
+    rows = cells(driver, "scramble", "table")
+    words = ["--context", boundary + len(rows), "--boundary", boundary, "--conditions", "shuffle"]
+    records = said(*("probe", "shuffle", demo / model, "--data", text, *words, "--permutations", 1, "--dtype", "fp32"))
+    curve = next(record for record in records if record.get("condition") == "shuffle")
+    [summary] = [record for record in records if record["kind"] == "summary"]
     assert f"{summary['order_horizon']} tokens (permutations: 1)" in shown(driver, "scramble", "horizon")
+    assert numbers(rows, 2) == pytest.approx(curve["nats"], abs=1e-3)
+    assert numbers(rows, 3) == pytest.approx(curve["delta_nats"], abs=1e-3)
+    assert numbers(rows, 4)[-1] == summary["order_horizon"], "the running horizon ends there"
+
+
+def test_write_writes_what_sample_writes(driver: Any, address: str, demo: Any, said: Any) -> None:
+    from foveate.data.prompt import encode_prompt
+    from foveate.hf.stream import stream
+    from foveate.loading import load
 
     opened(driver, address, "write")
     driver.execute_script(
         "const f = document.querySelector('#write form'); f.tokens.value = 30; f.temperature.value = 0"
     )
     assert submit(driver, "write") == ""
-    words = ["--prompt", "The captain looked at the sea, and", "--tokens", "30", "--greedy"]
-    [sample] = said("sample", str(demo / "multi-scale"), *words)
-    assert sample["text"] in shown(driver, "write", "panels")
+    prompt = "The captain looked at the sea, and"
+    panels = driver.execute_script(
+        """return [...document.querySelectorAll('#write article')].map((one) => [one.dataset.model,
+        one.querySelector('.prose').textContent, Object.fromEntries([...one.querySelectorAll('dd')].map((each) =>
+        [each.dataset.value, each.textContent]))])"""
+    )
+    assert [name for name, _, _ in panels] == ["multi-scale", "plain"]
+    for name, written, costs in panels:
+        [sample] = said("sample", demo / name, "--prompt", prompt, "--tokens", "30", "--greedy")
+        [info] = said("info", demo / name)
+        assert written == prompt + sample["text"]
+        assert int(costs["tokens"]) == sample["tokens"]
+        assert costs["ran"] == f"{info['layer_runs_per_token']:.1f} / {info['layers']}"
+        model, tokenizer = load(demo / name)
+        cache, given = model.make_cache(1), torch.tensor([encode_prompt(tokenizer, prompt)])
+        assert len(list(stream(model, given, max_new_tokens=30, cache=cache, do_sample=False))) == sample["tokens"]
+        size, unit = costs["state"].split("\u00a0")
+        assert float(size) * {"kB": 1e3, "MB": 1e6}[unit] == pytest.approx(cache.nbytes, rel=0.05)
+    verdict = shown(driver, "write", "verdict")
+    ratio = number(panels[0][2]["speed"]) / number(panels[1][2]["speed"])
+    assert number(verdict.split(": ")[1].split()[0]) == pytest.approx(ratio, abs=0.02)
 
+
+def test_train_shows_the_log_over_one_another(driver: Any, address: str, demo: Any) -> None:
     opened(driver, address, "train")
     until(driver, "document.getElementById('train').dataset.ready > 10")
-    records = [json.loads(line) for line in (demo / "multi-scale" / "metrics.jsonl").read_text().splitlines()]
-    last = [record["bpb"] for record in records if record["kind"] == "valid"][-1]
-    assert f"{last:.4f}" in shown(driver, "train", "table")
+    rows = {row[0]: row for row in cells(driver, "train", "table")}
+    for name in ("plain", "multi-scale"):
+        records = [json.loads(line) for line in (demo / name / "metrics.jsonl").read_text().splitlines()]
+        last = {record["kind"]: record for record in records}
+        assert rows[name][2] == f"{last['train']['step']:,}"
+        assert rows[name][5] == f"{last['valid']['bpb']:.4f}"
+        assert rows[name][6] == f"{last['train']['memory_bytes'] / 1e6:.2f}\u00a0MB"
+        texts = [record["prompt"] + record["text"] for record in records if record["kind"] == "sample"]
+        assert len(texts) >= 3
+        for each in texts[-4:]:
+            assert each in shown(driver, "train", "samples")
+    for name in ("valid", "loss", "speed", "memory"):
+        lines = f"return document.querySelectorAll('#train [data-out=\"{name}\"] polyline').length"
+        assert driver.execute_script(lines) == 2, "one over the other"
+    # what is logged from now on appears by itself
+    log = demo / "plain" / "metrics.jsonl"
+    kept = log.read_bytes()
+    with log.open("a") as file:
+        file.write(json.dumps({**last["valid"], "step": 99_999, "bpb": 1.2345}) + "\n")
+    until(driver, "document.querySelector('#train table').textContent.includes('1.2345')")
+    log.write_bytes(kept)
 
 
-def test_compare_shows_and_saves_a_page(driver: Any, address: str, demo: Any, capsys: Any) -> None:
+def test_compare_shows_and_saves_what_compare_says(driver: Any, address: str, demo: Any, said: Any) -> None:
+    from foveate.report.units import data_size
+
     opened(driver, address, "compare")
     assert submit(driver, "compare") == ""
     html = driver.execute_script("return document.querySelector('#compare iframe').srcdoc")
-    paths = [str(demo / name) for name in ("multi-scale", "plain")]
-    assert main(["compare", *paths, "--bytes", "20000", "--decode-tokens", "2", "--repeats", "1", "--json"]) == 0
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    paths = [demo / name for name in ("plain", "multi-scale")]
+    records = said("compare", *paths, "--bytes", "20000", "--decode-tokens", "2", "--repeats", "1")
+    counted = 0
     for record in records:
         if record["kind"] == "quality":
             assert f"{record['bpb']:.4f}" in html
+            counted += 1
+        if record["kind"] == "difference":
+            for name in ("bpb", "low", "high"):
+                assert f"{record[name]:.4f}".replace("-", "−") in html
+            counted += 1
+        if record["kind"] == "training_memory":
+            assert data_size(record["kept_bytes"]).replace(" ", "\u00a0") in html
+            counted += 1
+        if record["kind"] == "decode":
+            assert data_size(record["state_bytes"]).replace(" ", "\u00a0") in html
+    assert counted == 5
     saved = "const a = document.querySelector('#compare a'); return [a.hidden, a.download]"
-    assert driver.execute_script(saved) == [False, "plain-against-multi-scale.html"]
+    assert driver.execute_script(saved) == [False, "multi-scale-against-plain.html"]
 
 
 @pytest.mark.parametrize(("width", "language", "dark"), [(390, "pt", True), (390, "en", False), (1280, "pt", False)])

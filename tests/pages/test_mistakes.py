@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import threading
 from typing import Any
@@ -17,8 +18,19 @@ from foveate.pages.work import WAITING, Job, Stopped, Worker
 from foveate.serve.errors import ApiError
 from pages.conftest import TEXT
 
+
+def portuguese(client: Any, message: str) -> bool:
+    """Whether the page says that line of the server's in Portuguese."""
+    text = client.get("/messages.js").text
+    known = json.loads(text[text.index("= [") + 2 : text.rindex("]") + 1])
+    for english, translation in known:
+        assert set(re.findall(r"\{\w+\}", translation)) <= set(re.findall(r"\{\w+\}", english))
+    patterns = (".+?".join(map(re.escape, re.split(r"\{\w+\}", english))) for english, _ in known)
+    return any(re.fullmatch(pattern, message, re.S) for pattern in patterns)
+
+
 GOOD = {
-    "look": {"model": "hourglass", "text": TEXT, "token": 3, "layer": 0, "head": 0},
+    "look": {"model": "llama", "text": TEXT, "token": 3, "layer": 0, "head": 0, "near": 8, "opened": 2},
     "surprise": {"models": ["hourglass", "llama"], "text": TEXT},
     "scramble": {"model": "llama", "text": TEXT, "boundary": 9, "unit": "token", "permutations": 1, "seed": 0},
     "write": {"model": "llama", "prompt": "a", "tokens": 2, "temperature": 0.5, "seed": 1},
@@ -43,6 +55,7 @@ def test_junk_in_a_field_is_a_line_that_names_it(client: Any, view: str, field: 
         assert "\n" not in message
         assert "Traceback" not in message
         assert field.rstrip("s") in message or "Unicode" in message, message
+        assert portuguese(client, message), message
 
 
 @pytest.mark.parametrize(
@@ -56,8 +69,9 @@ def test_junk_in_a_field_is_a_line_that_names_it(client: Any, view: str, field: 
             {"token": 8000},
             f"token: 8000 is not one of the {len(TEXT.encode())} of the text, which count from 0",
         ),
-        ("look", {"layer": 3}, "layer: 3 is not one of the 3 layers, which count from 0"),
-        ("look", {"head": 4}, "head: 4 is not one of the 4 heads, which count from 0"),
+        ("look", {"layer": 2}, "layer: 2 is not one of the 2 layers, which count from 0"),
+        ("look", {"head": 2}, "head: 2 is not one of the 2 heads, which count from 0"),
+        ("look", {"model": "zoom"}, "near: zoom reads far text as its walk says (2@1:zoom8,"),
         ("look", {"model": "nobody"}, "model: there is none named 'nobody'; there are"),
         ("look", {"more": 1}, "'more' is no field of this; leave it out"),
         ("surprise", {"models": ["llama", "llama"]}, "models: choose 1 to 2 models, each once"),
@@ -113,17 +127,15 @@ def test_the_page_asks_nobody_else(client: Any) -> None:
 
 
 def test_both_languages_have_every_word(client: Any) -> None:
-    import re
-
     text = client.get("/words.js").text
     english, portuguese = text.split("  pt: {")
     keys = [re.findall(r"(?:^|, |    )(\w+): \"", part, re.M) for part in (english, portuguese)]
     assert keys[0] == keys[1]
     assert len(keys[0]) > 90
-    used = set(re.findall(r'data-word="(\w+)"', client.get("/").text))
-    assert used <= set(keys[0])
-    for key, *_ in re.findall(r'    (\w+): "', text):
-        assert key
+    assert set(re.findall(r'data-word="(\w+)"', client.get("/").text)) <= set(keys[0])
+    rest = "".join(client.get(f"/{name}.js").text for name in (*GOOD, "app", "tools", "train")) + client.get("/").text
+    kinds = {"first_of_sentence", "between_words", "seen_before", "new_word", "name", "number"}
+    assert [key for key in keys[0] if key not in kinds and f'"{key}"' not in rest and f"{key}_" not in rest] == []
 
 
 def test_a_model_that_has_gone_or_does_not_fit(folder: Any, tmp_path: Any, monkeypatch: Any) -> None:

@@ -102,8 +102,10 @@ def _settings(args: argparse.Namespace, out: Path) -> list[TrainSettings]:
     shared = SETTINGS | (QUICK if args.quick else {}) | given
     runs = [TrainSettings(**shared, walk=walk, out=str(out / name)) for name, walk in WALKS.items()]
     steps = runs[0].steps
-    # a curve of twelve points; a checkpoint now and then
-    return [replace(settings, eval_every=-(-steps // 12), save_every=-(-steps // 4)) for settings in runs]
+    # a curve of twelve points; a checkpoint and a text now and then
+    quarter = -(-steps // 4)
+    due = {"eval_every": -(-steps // 12), "save_every": quarter, "sample_every": quarter, "sample_prompt": args.prompt}
+    return [replace(settings, **due) for settings in runs]
 
 
 def _check_folder(out: Path, runs: list[TrainSettings], *, overwrite: bool) -> None:

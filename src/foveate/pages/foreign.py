@@ -37,8 +37,8 @@ def capture_weights(reader: Reader, ids: list[int], advance: Advance) -> list[Se
         with quiet_transformers(), torch.inference_mode():
             past = None
             if len(ids) > 1:
-                past = getattr(model.base_model(input_ids=given[:, :-1], use_cache=True), CACHE)
-                advance(0.9)
+                with _counting(model, advance):
+                    past = getattr(model.base_model(input_ids=given[:, :-1], use_cache=True), CACHE)
             with _eager(model):
                 output = model(input_ids=given[:, -1:], use_cache=True, output_attentions=True, **{CACHE: past})
     except (TypeError, ValueError, AttributeError) as error:
@@ -73,6 +73,23 @@ def capture_zoomed(reader: Reader, ids: list[int], plan: ZoomPlan, advance: Adva
     with quiet_transformers(), zoom(model, plan), _watching(watch), torch.no_grad():
         model.base_model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
     return [Seen(stride=1, attention="zoom", ran=True, **vars(given)) for given in found]
+
+
+@contextmanager
+def _counting(model: Any, advance: Advance) -> Iterator[None]:
+    """Tell ``advance`` after each of the model's layers, where those can be told."""
+    count = model.config.get_text_config().num_hidden_layers
+    lists = (each for each in model.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == count)
+    layers = next(lists, ())
+    hooks = [
+        layer.register_forward_hook(lambda *args, done=done: advance(done / (count + 1)))
+        for done, layer in enumerate(layers, 1)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -56,6 +56,7 @@ class Lookback:
             _check_layer(reader, layer, head)
             if plan is not None and reader.spec is not None:
                 raise FoveateError(f"near: {name} reads far text as its walk says ({reader.spec}); zoom is for others")
+            job.tell(pieces=encoded.pieces)  # the text stands there before it is coloured
             at = token if token >= 0 else len(encoded) - 1
             return look_back(self._capture(reader, encoded, at, plan, job), encoded, at, layer, head)
 

@@ -21,10 +21,11 @@ CSS = (
     + """
 .plot { overflow-x: auto } .plot svg { display: block; width: 100%; min-width: 40rem; height: auto }
 .samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 1rem }
-.sample { background: var(--well); border-top: 3px solid; border-radius: 4px; padding: .8rem 1rem;
+.sample { background: var(--well); border-top: 4px solid; border-radius: 8px; padding: 1rem 1.2rem;
   white-space: pre-wrap; overflow-wrap: anywhere } .sample p { color: var(--ink); margin: 0 }
 thead th i { display: block; height: 3px; border-radius: 2px }
-@media print { .plot, .scroll { overflow: visible } .plot svg { min-width: 0 } figure, tr { break-inside: avoid } }
+@media print { .plot, .scroll { overflow: visible } .plot svg { min-width: 0 } figure, tr, .sample {
+  break-inside: avoid } h1, h2, tbody th { break-after: avoid } body { padding: 0; max-width: none } }
 """
 )
 

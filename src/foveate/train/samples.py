@@ -17,9 +17,7 @@ TEMPERATURE = 0.8
 
 
 @torch.no_grad()
-def write_text(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, seed: int, most: int
-) -> str:
+def write_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, seed: int, most: int) -> str:
     """What the model goes on with after ``prompt``: the same draws every time, so that texts differ by what was learnt.
 
     Everything is read again for each token, which any model can do.

@@ -15,16 +15,18 @@ const TEXT = `It was a bright morning when the ship left the harbour. The captai
 By noon the wind had turned. Margaret went below to write in her book, as she did every day, and the captain called for more sail. Nobody spoke of the boat. It followed them all the same, a white spot on the grey water, and when the evening came it was closer than it had been in the morning.`;
 const find = (id) => document.getElementById(id);
 
+const coarse = (model) => model.runs.some((run) => run.stride > 1);
+
 let models = [];
 const textWatchers = [];
 const page = {
   text: () => find("text").value,
   onText: (watcher) => textWatchers.push(watcher),
   model: (name) => models.find((model) => model.name === name),
-  // of a model wherever it is drawn: those of one resolution first, as in the report
+  // of a model wherever it is drawn: as in the report, a plain run first, then what is compared with it
   colour: (name) => {
-    const coarse = (model) => model.runs.some((run) => run.stride > 1);
-    const names = [...models].sort((a, b) => coarse(a) - coarse(b)).map((model) => model.name);
+    const rank = (model) => (coarse(model) ? 1 : model.run ? 0 : 2);
+    const names = [...models].sort((a, b) => rank(a) - rank(b)).map((model) => model.name);
     return COLOURS[Math.max(0, names.indexOf(name)) % COLOURS.length];
   },
   // the layers of a model, as runs of its walk; ``layers`` says more than a model's files where those say nothing
@@ -84,9 +86,14 @@ function choices() {
     select.replaceChildren(...(optional ? [element("option", { value: "", "data-none": "" }, word("none"))] : []), ...usable.map(({ name }) => new Option(name, name)));
     if (optional && usable.length > 1) select.value = usable[1].name;
   }
-  const first = find("look").querySelector("form").model;
-  const multi = usable.find((model) => model.runs.some((run) => run.stride > 1));
-  if (multi) first.value = multi.name;
+  const multi = usable.find(coarse), plain = usable.find((model) => !coarse(model));
+  for (const form of document.querySelectorAll("form")) {
+    if (!multi || !form.model) continue;
+    // a multi-scale model beside a plain one; what is compared is compared with the plain one
+    const [first, second] = form.closest("#compare") ? [plain ?? multi, multi] : [multi, plain];
+    form.model.value = first.name;
+    if (form.against) form.against.value = second && second !== first ? second.name : "";
+  }
   const errors = models.filter((model) => model.error).map((model) => element("span", {}, `${model.name}: `, said(model.error)));
   if (!usable.length) errors.unshift(element("span", { "data-word": "no_models" }, word("no_models")));
   trouble(...errors);

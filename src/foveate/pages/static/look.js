@@ -53,6 +53,7 @@ export function look(section, page) {
     // within the box: the page stays where it is
     const box = out(section, "tokens"), at = made.all[picked];
     if (at.offsetTop + at.offsetHeight > box.scrollTop + box.clientHeight || at.offsetTop < box.scrollTop) box.scrollTop = at.offsetTop - box.clientHeight / 2;
+    about(picked);
     summary(found);
     const runs = page.runs(form.model.value, found.layers);
     clock(out(section, "clock"), runs, (stride) => (found.position + 1) % stride === 0);

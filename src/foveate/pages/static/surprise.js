@@ -22,6 +22,7 @@ export function surprise(section, page) {
     };
     out(section, "explain").textContent = two ? word("surprise_two", { a, b }) : word("surprise_one", { a });
     tokens(out(section, "tokens"), items.map((item) => item.text), { label, tint, onFocus: (at) => (out(section, "about").textContent = label(at)) });
+    out(section, "about").textContent = label(items.reduce((most, item, at) => (Math.abs(value(item)) > Math.abs(value(items[most])) ? at : most), 0));
     const rows = models.map((model) => [model.name, number(model.bpb, 4), number(model.nll_per_token, 4), whole(model.tokens), whole(model.bytes), whole(model.context)]);
     table(out(section, "summary"), word("surprise_table"), [word("model"), word("bpb"), word("per_token"), word("tokens"), word("bytes"), word("context")], rows);
     if (two) table(out(section, "kinds"), word("kinds_table", { a, b }), [word("kind"), word("items"), word("mean")], found.kinds.map((each) => [word(each.kind), whole(each.items), number(each.mean)]));

@@ -171,11 +171,11 @@ function picture(width, height, { label, series, xlabel, marks, least, showX, sh
   if (y1 - y0 < 1e-9) [y0, y1] = [y0 - 0.5, y1 + 0.5];
   const X = (x) => left + ((x - x0) / (x1 - x0 || 1)) * (width - left - right);
   const Y = (y) => top + ((y1 - y) / (y1 - y0)) * (height - top - bottom);
-  for (const tick of ticks(y0, y1, Math.max(2, Math.floor((height - top - bottom) / 45)), least)) {
+  for (const tick of ticks(y0, y1, Math.max(2, Math.round((height - top - bottom) / 36)), least)) {
     put("line", { x1: left, x2: width - right, y1: Y(tick), y2: Y(tick), class: tick === 0 ? "zero" : "grid" });
     put("text", { x: left - 8, y: Y(tick) + 4, "text-anchor": "end" }, showY(tick));
   }
-  for (const tick of ticks(x0, x1, Math.max(2, Math.floor(width / 140)), 1)) put("text", { x: X(tick), y: height - 26, "text-anchor": X(tick) > width - 40 ? "end" : "middle" }, showX(tick));
+  for (const tick of ticks(x0, x1, Math.max(2, Math.floor(width / 110)), 1)) put("text", { x: X(tick), y: height - 26, "text-anchor": X(tick) > width - 40 ? "end" : "middle" }, showX(tick));
   put("text", { x: (left + width - right) / 2, y: height - 7, "text-anchor": "middle" }, xlabel);
   for (const mark of marks) put("line", { x1: X(mark), x2: X(mark), y1: top, y2: height - bottom, class: "mark" });
   series.forEach((line, at) => {
@@ -193,7 +193,7 @@ function picture(width, height, { label, series, xlabel, marks, least, showX, sh
 
 function ticks(low, high, count, least = 0) {
   const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((times) => times * power).find((each) => each >= Math.max(raw, least)) ?? Math.max(raw, least);
+  const step = [1, 2, 2.5, 5, 10].map((times) => times * power).find((each) => each >= Math.max(raw, least)) ?? Math.max(raw, least);
   const found = [];
   for (let tick = Math.ceil(low / step - 1e-9) * step; tick <= high + step * 1e-9; tick += step) found.push(Math.abs(tick) < step * 1e-6 ? 0 : tick);
   return found;
