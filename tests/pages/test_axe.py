@@ -14,7 +14,10 @@ import pytest
 from pages.browser import NEEDS_BROWSER, opened, resize, submit, until
 
 AXE = Path(os.environ.get("FOVEATE_AXE") or Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js")
-pytestmark = [*NEEDS_BROWSER, pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (npm)")]
+pytestmark = [
+    *NEEDS_BROWSER,
+    pytest.mark.skipif(not AXE.is_file(), reason="this machine has no axe-core, which comes from npm"),
+]
 VIEWS = ("look", "surprise", "scramble", "write", "train", "compare")
 SERIOUS = ("serious", "critical")
 

@@ -213,6 +213,7 @@ def test_nothing_is_cut_or_outside(driver: Any, address: str, width: int, langua
             assert overflowing(driver) == []
         assert driver.execute_script("return document.documentElement.lang") == language
     finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         resize(driver, 1280, 900)
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
@@ -254,6 +255,63 @@ def test_mistakes_are_said_on_the_page(driver: Any, address: str, demo: Any) -> 
         shutil.move(moved, demo / "plain")
 
 
+def test_a_mistake_is_said_in_the_pages_language(driver: Any, address: str) -> None:
+    opened(driver, address, "look")
+    driver.execute_script("document.getElementById('text').value = ''")
+    assert submit(driver, "look") == "text: there is none; write or paste some"
+    choose = "const to = document.getElementById('language'); to.value = arguments[0]; to.onchange()"
+    error = "return [...document.querySelectorAll('#look .error span')].map((one) => [one.textContent, one.lang])"
+    driver.execute_script(choose, "pt")
+    assert driver.execute_script(error) == [["texto: não há nenhum; escreva ou cole algum", "pt"]]
+    assert driver.title == "Foveate: veja um modelo olhar para trás"
+    driver.execute_script(choose, "en")
+    assert driver.execute_script(error) == [["text: there is none; write or paste some", "en"]]
+
+
+def test_stop_stops_at_once(driver: Any, address: str) -> None:
+    opened(driver, address, "compare")
+    driver.execute_script(
+        "const f = document.querySelector('#compare form'); f.effort.value = 'full'; f.requestSubmit()"
+    )
+    until(driver, "document.querySelector('#compare .task').textContent.includes('training step')")
+    driver.execute_script("document.querySelector('#compare .stop').click()")
+    until(driver, "document.querySelector('#compare .task').textContent === 'stopped'")
+    opened(driver, address, "surprise")
+    assert submit(driver, "surprise") == "", "the next in the queue has his turn"
+    assert driver.execute_script("return document.querySelector('#compare').dataset.ready ?? null") is None
+
+
+GARBAGE = ["", "-5", "1e30", "0.5", "nobody"]
+
+
+@pytest.mark.parametrize("view", [view for view in VIEWS if view not in ("train", "compare")])
+def test_garbage_on_every_control_is_a_line_or_a_result(driver: Any, address: str, view: str) -> None:
+    controls = f"[...document.querySelectorAll('#{view} form :is(input, select, textarea)')].map((one) => one.name)"
+    opened(driver, address, view)
+    names = driver.execute_script(f"return {controls}")
+    assert len(names) >= 2
+    driver.get_log("browser")
+    said = []
+    for name in names:
+        opened(driver, address, view)
+        for junk in GARBAGE:
+            driver.execute_script(
+                """const form = document.querySelector(`#${arguments[0]} form`), one = form[arguments[1]];
+                form.noValidate = true;
+                if (one.options) one.append(new Option(arguments[2], arguments[2]));
+                one.value = arguments[2];
+                if (form.tokens && arguments[1] !== 'tokens') form.tokens.value = 2""",
+                *(view, name, junk),
+            )
+            said.append(submit(driver, view))
+            assert "\n" not in said[-1]
+            assert "Traceback" not in said[-1]
+            assert "internal error" not in said[-1]
+    assert sum(map(bool, said)) >= len(names), "most of it is refused"
+    told = [entry["message"] for entry in driver.get_log("browser") if entry["source"] == "javascript"]
+    assert told == []
+
+
 def test_the_report_opens_from_a_file_and_asks_for_nothing(driver: Any, demo: Any) -> None:
     report = demo / "index.html"
     assert report.stat().st_size < 5_000_000
@@ -269,5 +327,15 @@ def test_the_report_opens_from_a_file_and_asks_for_nothing(driver: Any, demo: An
             "return [...document.querySelectorAll('.plot svg text')].map((text) => text.getBoundingClientRect().height)"
         )
         assert min(heights) > 10, "letters that can be read"
+        paper = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": False}
+        assert driver.execute_cdp_cmd("Page.printToPDF", paper)["data"]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        resize(driver, 718, 1000)  # what a page of A4 is wide between its margins
+        printed = """return [...document.querySelectorAll('.plot svg')].map((one) => [one.getBoundingClientRect().right,
+            Math.min(...[...one.querySelectorAll('text')].map((text) => text.getBoundingClientRect().height))])"""
+        for right, height in driver.execute_script(printed):
+            assert right <= 718, "nothing is cut"
+            assert height > 9
     finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         resize(driver, 1280, 900)

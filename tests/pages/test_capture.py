@@ -10,7 +10,9 @@ import torch
 from foveate.converting.conversion import from_llama
 from foveate.pages.capture import given_by_last
 from foveate.pages.lookback import GONE, NOT_YET, OPENED, capture, look_back
+from foveate.pages.shelf import Shelf
 from foveate.pages.texts import encode
+from foveate.zooming import ZoomPlan
 from pages.conftest import TEXT, WALKS
 
 
@@ -164,8 +166,6 @@ def test_what_zoom_has_opened_is_told_apart(shelf: Any) -> None:
 
 def test_another_model_zooms_as_it_reads(shelf: Any) -> None:
     """While everything is opened it sees what it sees without; its outputs are those of its weights."""
-    from foveate.zooming import ZoomPlan
-
     reader, ids = read(shelf, "llama", 100)
     every, plain = capture(reader, ids, ZoomPlan(near=8, opened=1000)), capture(reader, ids)
     for zoomed, layer in zip(every, plain, strict=True):
@@ -178,3 +178,13 @@ def test_another_model_zooms_as_it_reads(shelf: Any) -> None:
     assert few[1].opened.sum(1).tolist() == [8, 8]
     assert set(few[1].size.unique().tolist()) == {1, 4}
     assert reader.model.config._attn_implementation == "sdpa", "and attends as before"
+
+
+@pytest.mark.parametrize(("name", "plan"), [("zoom", None), ("hourglass", None), ("llama", ZoomPlan(near=8, opened=2))])
+def test_in_bf16_it_is_the_same_to_rounding(shelf: Any, folder: Any, name: str, plan: Any) -> None:
+    reader, ids = read(shelf, name, 100)
+    rounded = Shelf([folder / name], device="cpu", dtype="bf16").reader(name)
+    assert rounded.model.dtype == torch.bfloat16
+    layer, other = capture(reader, ids, plan)[0], capture(rounded, ids, plan)[0]
+    assert other.weights.dtype == torch.float32
+    assert (layer.weights - other.weights).abs().mean() < 2e-3

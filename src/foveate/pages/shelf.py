@@ -56,17 +56,18 @@ class Reader:
 class Shelf:
     """Models by their names. ``reader`` loads; only the worker's thread calls it."""
 
-    def __init__(self, paths: Sequence[str | Path], *, device: str = "auto") -> None:
+    def __init__(self, paths: Sequence[str | Path], *, device: str = "auto", dtype: str = "fp32") -> None:
         """
         Args:
             paths: runs, models of others, or folders that hold runs.
+            dtype: of the weights, as ``load`` takes it.
 
         Raises:
             FoveateError: nothing there.
         """
         folders = [found for path in paths for found in _models_at(Path(path).expanduser())]
         unique = list({folder.resolve(): folder for folder in folders}.values())
-        self.device = device
+        self.device, self.dtype = device, dtype
         self.paths = dict(zip(short_names(unique), unique, strict=True))
         self._loaded: dict[str, Reader] = {}
         self._lock = threading.Lock()
@@ -99,7 +100,7 @@ class Shelf:
         self._loaded.pop(name, None)
         self._check_memory(folder)
         with quiet_transformers():
-            model, tokenizer = load(path, device=self.device)
+            model, tokenizer = load(path, device=self.device, dtype=self.dtype)
         limit, settings = position_limit(model), settings_of(path)
         told = settings.context if settings is not None else min(limit or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
         made = Reader(name=name, path=path, folder=folder, model=model, tokenizer=tokenizer, context=told)
