@@ -18,11 +18,11 @@ from foveate.spec.zoom_plan import ZoomPlan
 from foveate.zooming.attend import Album, attend
 from foveate.zooming.sort import sorted_order
 
-BYTES_AT_ONCE = 1 << 26  # what the queries of one step of a long call may gather; 16 times as much off the CPU
+BYTES_AT_ONCE = 1 << 26  # what the queries of one step of a long call may gather; 32 times as much off the CPU
 
 
 def bytes_at_once(device: torch.device) -> int:
-    return BYTES_AT_ONCE if device.type == "cpu" else 16 * BYTES_AT_ONCE
+    return BYTES_AT_ONCE if device.type == "cpu" else 32 * BYTES_AT_ONCE
 
 
 def queries_at_once(plan: ZoomPlan, q_RHCd: Tensor, k_RKCd: Tensor, length: int) -> int:
