@@ -298,3 +298,23 @@ def test_rows_of_a_cache_can_be_taken() -> None:
     assert cache.nbytes > 0
     cache.reset()
     torch.testing.assert_close(model(x, past_key_values=cache).logits, whole, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_cache_off_the_device_is_the_same_and_one_of_8_bits_is_close(tmp_path) -> None:
+    model, x = make(), some_tokens()
+    caches, logits = [], []
+    for keeping in ({}, {"offload": "disk"}, {"offload": "cpu", "bits": 8}):
+        with foveate.zoom(model, **TREE, **keeping) as zoomed:
+            cache = foveate.hf.zoom_cache.cache_of(zoomed)
+            zoomed(x[:, :50], past_key_values=cache)
+            cache.save(tmp_path / "read.zoom", zoomed)
+            cache = foveate.ZoomCache.load(tmp_path / "read.zoom", zoomed)
+            logits.append(zoomed(x[:, 50:], past_key_values=cache).logits)
+            caches.append(cache)
+    assert torch.equal(logits[1], logits[0])
+    assert 0 < (logits[2] - logits[0]).norm() / logits[0].norm() < 0.1
+    assert caches[1].device_nbytes < caches[1].nbytes == caches[0].nbytes == caches[0].device_nbytes
+    assert caches[2].nbytes < caches[0].nbytes
+    with pytest.raises(FoveateError, match="offload='gpu' is unknown"):
+        foveate.zoom(model, offload="gpu")

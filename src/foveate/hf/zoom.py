@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from foveate.errors import FoveateError, first_line, shown
 from foveate.hf import zoom_attention as interface
 from foveate.hf.zoom_cache import ZOOMED, ZoomCache
-from foveate.zooming import ZoomPlan
+from foveate.zooming import Keeping, ZoomPlan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +30,8 @@ def zoom(
     plan: ZoomPlan | Sequence[ZoomPlan | None] | None = None,
     *,
     dense: Collection[int] = (),
+    bits: int | None = None,
+    offload: str | None = None,
     **settings: Any,
 ) -> Zoomed:
     """Make ``model`` zoom, once for all or as a context manager: ``with foveate.zoom(model): …``.
@@ -41,6 +43,9 @@ def zoom(
         model: a decoder of transformers with rotary positions; layers with a sliding window keep it.
         plan: how to zoom, for all layers or one for each; by default ``ZoomPlan(**settings)``.
         dense: layers that read everything as before.
+        bits: 8: the cache keeps keys and values in 8 bits and a scale for each vector.
+        offload: the cache keeps them off the device: ``"cpu"`` in main memory, ``"disk"`` in a file for the time being;
+            sinks and means of groups stay, and what a query reads is brought.
         settings: the fields of ``ZoomPlan``, by name.
 
     Returns:
@@ -53,7 +58,7 @@ def zoom(
     _check(model)
     layers = model.config.num_hidden_layers
     plans = _plans(plan, dense, settings, layers)
-    zoomed = Zoomed(model, plans)
+    zoomed = Zoomed(model, plans, Keeping(bits=bits, offload=offload))
     try:
         zoomed.begin()
     except BaseException:
@@ -65,9 +70,9 @@ def zoom(
 class Zoomed:
     """A model that zooms, until ``undo``."""
 
-    def __init__(self, model: PreTrainedModel, plans: Sequence[ZoomPlan | None]) -> None:
+    def __init__(self, model: PreTrainedModel, plans: Sequence[ZoomPlan | None], keeping: Keeping) -> None:
         self.model: Any = model
-        self.plans = list(plans)
+        self.plans, self.keeping = list(plans), keeping
         self._before: str | None = None
         self._hooks: list[Any] = []
         self._modules: list[nn.Module] = []
@@ -82,7 +87,7 @@ class Zoomed:
 
     def cache(self) -> ZoomCache:
         """An empty cache, to pass to the model or ``generate``."""
-        return ZoomCache(self.model.config, self.plans)
+        return ZoomCache(self.model.config, self.plans, self.keeping)
 
     def begin(self) -> None:
         model = self.model

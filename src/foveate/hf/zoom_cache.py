@@ -17,7 +17,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 from foveate.errors import FoveateError, shown
 from foveate.hf.state_file import read_state, write_state
 from foveate.hf.zoom_attention import STATE
-from foveate.zooming import ZoomPlan, ZoomState
+from foveate.zooming import Keeping, ZoomPlan, ZoomState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -31,9 +31,9 @@ class ZoomLayer(CacheLayerMixin):
     is_sliding = False
     is_croppable = True
 
-    def __init__(self, plan: ZoomPlan) -> None:
+    def __init__(self, plan: ZoomPlan, keeping: Keeping | None = None) -> None:
         super().__init__()
-        self.state = ZoomState(plan)
+        self.state = ZoomState(plan, keeping)
         self.columns = 0  # padding counted
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -91,21 +91,30 @@ class ZoomCache(Cache):
     Args:
         config: the model's.
         plans: one per layer, ``None`` for a layer that does not zoom.
+        keeping: where and how layers that zoom keep keys and values.
     """
 
-    def __init__(self, config: PreTrainedConfig, plans: Sequence[ZoomPlan | None]) -> None:
+    def __init__(
+        self, config: PreTrainedConfig, plans: Sequence[ZoomPlan | None], keeping: Keeping | None = None
+    ) -> None:
         layers: list[Any] = list(DynamicCache(config=config).layers)
         for index, (layer, plan) in enumerate(zip(layers, plans, strict=True)):
             if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
                 raise FoveateError(f"zoom has no cache for layer {index}, whose own is a {type(layer).__name__}")
             if plan is not None and type(layer) is DynamicLayer:
-                layers[index] = ZoomLayer(plan)
+                layers[index] = ZoomLayer(plan, keeping)
         super().__init__(layers=layers)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, capacity included."""
         return sum(_layer_bytes(layer) for layer in self.layers)
+
+    @property
+    def device_nbytes(self) -> int:
+        """Bytes held on the model's device: what is offloaded is not."""
+        off = sum(x.state.nbytes - x.state.device_nbytes for x in self.layers if isinstance(x, ZoomLayer))
+        return self.nbytes - off
 
     @property
     def is_compileable(self) -> bool:

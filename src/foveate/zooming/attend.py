@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from foveate.spec.zoom_plan import ZoomPlan
+from foveate.zooming.keeping import Kept, picked, piece
 
 Start = int | Tensor  # the same for all rows, or one for each, [R]
 
@@ -28,7 +29,7 @@ class Album:
     """What queries read: sinks, slots (sorted where a block is complete), and the means of groups by level."""
 
     sinks: tuple[Tensor, Tensor]  # keys, values [R, K, sinks, d]
-    slots: tuple[Tensor, Tensor]  # [R, K, L, d]
+    slots: tuple[Tensor | Kept, Tensor | Kept]  # [R, K, L, d]
     means: Sequence[tuple[Tensor, Tensor]]  # one pair per level of the plan, [R, K, L / size, d]
 
 
@@ -55,20 +56,20 @@ class Nodes:
             return self.own.gather(-1, place)
         return place + (self.start if isinstance(self.start, int) else self.start[:, None, None, None])
 
-    def of(self, x_RKLd: Tensor) -> Tensor:
+    def of(self, x_RKLd: Tensor | Kept) -> Tensor:
         """Their entries: [R, K, n, d], shared by the queries, or [R, K, C, n, d]."""
         R, K, L, d = x_RKLd.shape
         if self.own is None:
             if isinstance(self.start, int):
-                return x_RKLd[:, :, self.start : self.start + self.count]
-            index = self.start[:, None, None] + torch.arange(self.count, device=x_RKLd.device)
+                return piece(x_RKLd, self.start, self.start + self.count)
+            index = self.start[:, None, None] + torch.arange(self.count, device=self.start.device)
             index = index.expand(-1, K, -1)
         else:
             index = self.own
-        heads = torch.arange(R * K, device=x_RKLd.device).view(R, K, *(1,) * (index.dim() - 2)) * L
+        heads = torch.arange(R * K, device=index.device).view(R, K, *(1,) * (index.dim() - 2)) * L
         # past the end there are only entries that no query sees
         flat = (index.clamp(max=L - 1) + heads).flatten()
-        return x_RKLd.reshape(-1, d).index_select(0, flat).view(*index.shape, d)
+        return picked(x_RKLd, flat).view(*index.shape, d)
 
 
 def scores(q_RKCGd: Tensor, keys: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ class _Read:
         self.logits: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def add(self, nodes: Nodes, pair: tuple[Tensor, Tensor]) -> None:
+    def add(self, nodes: Nodes, pair: tuple[Tensor | Kept, Tensor | Kept]) -> None:
         if nodes.count:
             self.put(masked(scores(self.q, nodes.of(pair[0])), nodes.valid), nodes.of(pair[1]))
 

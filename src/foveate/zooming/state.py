@@ -1,6 +1,7 @@
 """What a zoom layer remembers, written in place: one tensor of slots, sorted block by block as text leaves the near.
 
-A block's order is kept, so that text can be taken back: what is no longer far returns to the order it came in.
+How they are kept ``Keeping`` says. A block's order is kept too, so that text can be taken back: what is no longer far
+returns to the order it came in.
 
 Shape legend: R rows, H query heads, K key heads, C new tokens, L slots, n keys of a block, d head width.
 """
@@ -16,8 +17,10 @@ from torch import Tensor
 from foveate.errors import FoveateError
 from foveate.spec.zoom_plan import ZoomPlan
 from foveate.zooming.attend import Album, attend
+from foveate.zooming.keeping import Keeping, Kept
 from foveate.zooming.sort import sorted_order
 
+KEPT = ("keys", "values", "keys_scale", "values_scale", "order")  # tensors that are kept as ``Keeping`` says
 BYTES_AT_ONCE = 1 << 26  # what the queries of one step of a long call may gather; 32 times as much off the CPU
 
 
@@ -41,8 +44,8 @@ class ZoomState:
         lengths: tokens read by each row.
     """
 
-    def __init__(self, plan: ZoomPlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: ZoomPlan, keeping: Keeping | None = None) -> None:
+        self.plan, self.keeping = plan, keeping or Keeping()
         self.lengths: list[int] = []
         self._sorted: list[int] = []  # complete blocks of each row that lie in order
         self._tensors: dict[str, Tensor] = {}
@@ -57,6 +60,12 @@ class ZoomState:
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     @property
+    def device_nbytes(self) -> int:
+        """Bytes held on the device."""
+        off = self.keeping.offload is not None
+        return sum(tensor.nbytes for name, tensor in self._tensors.items() if not (off and name in KEPT))
+
+    @property
     def capacity(self) -> int:
         """Tokens that fit without growing."""
         return self._tensors["keys"].shape[2] + self.plan.sinks if self._tensors else 0
@@ -65,7 +74,11 @@ class ZoomState:
     def album(self) -> Album:
         t = self._tensors
         means = [(t[f"mean_keys_{size}"], t[f"mean_values_{size}"]) for size in self.plan.levels]
-        return Album((t["sink_keys"], t["sink_values"]), (t["keys"], t["values"]), means)
+        return Album((t["sink_keys"], t["sink_values"]), (self._slots("keys"), self._slots("values")), means)
+
+    def _slots(self, name: str) -> Kept:
+        means = self._tensors[f"mean_{name}_{self.plan.block}"]
+        return Kept(self._tensors[name], self._tensors.get(f"{name}_scale"), means.dtype, means.device)
 
     @torch.no_grad()
     def read(
@@ -111,20 +124,25 @@ class ZoomState:
         slots = max(tokens - plan.sinks, 1) if old is None else max(tokens - plan.sinks, held + held // 4)
         slots = -(-slots // block) * block
 
-        def grown(name: str, like: Tensor, count: int, dtype: torch.dtype | None = None) -> None:
-            shape = (R, K, count) if dtype else (R, K, count, like.shape[-1])
+        def grown(
+            name: str, like: Tensor, count: int, width: int | None = None, dtype: torch.dtype | None = None
+        ) -> None:
+            shape = (R, K, count) if width == 0 else (R, K, count, width or like.shape[-1])
             # zeros: what no query sees is read and weighted by 0
-            new = torch.zeros(shape, dtype=dtype or like.dtype, device=like.device)
+            keeping = self.keeping if name in KEPT else Keeping()
+            new = keeping.zeros(shape, dtype or like.dtype, like.device)
             if name in self._tensors:
                 new[:, :, : self._tensors[name].shape[2]] = self._tensors[name]
             self._tensors[name] = new
 
         for name, like in (("keys", k_RKCd), ("values", v_RKCd)):
-            grown(name, like, slots)
+            grown(name, like, slots, dtype=torch.int8 if self.keeping.bits else None)
+            if self.keeping.bits:
+                grown(f"{name}_scale", like, slots, width=1, dtype=torch.float32)
             grown(f"sink_{name}", like, plan.sinks)
             for size in plan.levels:
                 grown(f"mean_{name}_{size}", like, slots // size)
-        grown("order", k_RKCd, slots, torch.int16)
+        grown("order", k_RKCd, slots, width=0, dtype=torch.int16)
 
     def _write(self, k_RKCd: Tensor, v_RKCd: Tensor, counts: Sequence[int]) -> None:
         """Append ``counts`` new tokens to the rows, and file what became complete."""
@@ -135,7 +153,7 @@ class ZoomState:
                 if sinks:
                     self._tensors[f"sink_{name}"][rows, :, start : start + sinks] = new[rows, :, :sinks]
                 if count > sinks:
-                    self._tensors[name][rows, :, slot : slot + count - sinks] = new[rows, :, sinks:count]
+                    self._slots(name).put(slot, new[rows, :, sinks:count], rows)
             if count > sinks:
                 self._summarise(rows, slot, slot + count - sinks)
             self._sort(rows, self.plan.blocks(start + count - 1))
@@ -157,7 +175,7 @@ class ZoomState:
 
     def _write_means(self, rows: slice, size: int, a: int, b: int) -> None:
         for name in ("keys", "values"):
-            means = self._tensors[name][rows, :, a:b].unflatten(2, (-1, size)).mean(3)
+            means = self._slots(name).piece(a, b, rows).unflatten(2, (-1, size)).mean(3)
             self._tensors[f"mean_{name}_{size}"][rows, :, a // size : b // size] = means
 
     def _sort(self, rows: slice, blocks: int) -> None:
@@ -165,17 +183,13 @@ class ZoomState:
         block = self.plan.block
         for number in range(self._sorted[rows][0], blocks):
             a, b = number * block, (number + 1) * block
-            order_RKn = sorted_order(self._tensors["keys"][rows, :, a:b], self.plan.groups[-1])
-            self._place(rows, a, b, order_RKn)
+            order_RKn = sorted_order(self._slots("keys").piece(a, b, rows), self.plan.groups[-1])
+            for name in ("keys", "values"):
+                self._slots(name).reorder(a, b, order_RKn, rows)
             self._tensors["order"][rows, :, a:b] = order_RKn.to(torch.int16)
             for size in self.plan.levels:
                 self._write_means(rows, size, a, b)
         self._sorted[rows] = [max(blocks, self._sorted[rows][0])] * len(self._sorted[rows])
-
-    def _place(self, rows: slice, a: int, b: int, order_RKn: Tensor) -> None:
-        for name in ("keys", "values"):
-            x = self._tensors[name][rows, :, a:b]
-            self._tensors[name][rows, :, a:b] = x.gather(2, order_RKn[..., None].expand_as(x))
 
     @torch.no_grad()
     def remove_last(self, tokens: int) -> None:
@@ -188,7 +202,9 @@ class ZoomState:
         block = self.plan.block
         for number in range(blocks, self._sorted[rows][0]):
             a, b = number * block, (number + 1) * block
-            self._place(rows, a, b, self._tensors["order"][rows, :, a:b].long().argsort(-1))
+            place_RKn = self._tensors["order"][rows, :, a:b].long().argsort(-1)
+            for name in ("keys", "values"):
+                self._slots(name).reorder(a, b, place_RKn, rows)
             self._summarise(rows, a, b)
         self._sorted[rows] = [min(blocks, count) for count in self._sorted[rows]]
 
@@ -221,7 +237,7 @@ class ZoomState:
         """Row i becomes the old row ``rows[i]``; rows may repeat or be left out."""
         index = rows.tolist()
         self.lengths, self._sorted = ([old[i] for i in index] for old in (self.lengths, self._sorted))
-        self._tensors = {n: t.index_select(0, rows.to(t.device)) for n, t in self._tensors.items()}
+        self._hold({n: t.index_select(0, rows.to(t.device)) for n, t in self._tensors.items()})
 
     def clear(self) -> None:
         """Forget everything, and free the memory."""
@@ -234,9 +250,14 @@ class ZoomState:
         self._sorted = [self.plan.blocks(tokens - 1)] * len(piece_RKCd)
         self.reserve(tokens + self.plan.block, piece_RKCd, piece_RKCd)
         for name, tensor in self._tensors.items():
-            if name != "order":
-                count = -(-tensor.shape[2] // max(1, piece_RKCd.shape[2]))
-                tensor.copy_(piece_RKCd.repeat(1, 1, count, 1)[:, :, : tensor.shape[2]])
+            if name in KEPT[2:]:
+                continue
+            count = -(-tensor.shape[2] // max(1, piece_RKCd.shape[2]))
+            filled = piece_RKCd.repeat(1, 1, count, 1)[:, :, : tensor.shape[2]]
+            if name in KEPT:
+                self._slots(name).put(0, filled)
+            else:
+                tensor.copy_(filled)
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that the state is, without spare capacity: counts, and tensors by name."""
@@ -249,6 +270,31 @@ class ZoomState:
         return {"lengths": self.lengths, "sorted": self._sorted}, tensors
 
     def restore(self, counts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Become the state that was ``saved``."""
+        """Become the state that was ``saved``.
+
+        Raises:
+            FoveateError: its keys and values were kept in another number of bits.
+        """
+        if tensors and ("keys_scale" in tensors) != (self.keeping.bits is not None):
+            bits = "8 bits" if "keys_scale" in tensors else "full"
+            raise FoveateError(
+                f"zoom: keys and values were kept in {bits}; zoom with bits={None if bits == 'full' else 8}"
+            )
         self.lengths, self._sorted = list(counts["lengths"]), list(counts["sorted"])
-        self._tensors = dict(tensors)
+        self._hold(tensors)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ZoomState:
+        twin = ZoomState(self.plan, self.keeping)
+        twin.lengths, twin._sorted = list(self.lengths), list(self._sorted)
+        twin._hold({name: tensor.clone() for name, tensor in self._tensors.items()})
+        return twin
+
+    def _hold(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take these as the state's, each where it is kept."""
+        off, device = self.keeping.offload is not None, None
+        if tensors:
+            device = tensors[f"mean_keys_{self.plan.block}"].device
+        self._tensors = {
+            name: self.keeping.kept(tensor, device) if off and device and name in KEPT else tensor
+            for name, tensor in tensors.items()
+        }
