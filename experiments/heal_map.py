@@ -6,7 +6,7 @@ Layers a to b - 1 of a Llama work on units of k tokens, at the rotary positions 
 A unit enters as the last of its tokens or as their mean, as they are; what the run adds to it (not the unit itself) is
 added to the finer stream from the token that completes it on, times ``--gate``. Printed: nats per token over the
 source's, with the run ``coarse``, and with it left ``out``, on the same tokens. A run bears being coarse where coarse
-is well below out.
+is well below out. ``--plot`` draws all of it: a panel for each stride, a cell for each run of layers.
 
 Shape legend: B documents, T tokens, D width, S units, k tokens per unit.
 """
@@ -23,8 +23,11 @@ from torch.nn.functional import cross_entropy
 
 from foveate import load
 from foveate.data.prompt import document_mark
+from foveate.report.figures import INK, WIDTH, drawn, new_figure
 
 IGNORED = -100
+WORST = 8.0  # nats: from here on a cell is as dark as can be
+Costs = dict[tuple[int, int], float]  # of a run of layers from one to another
 
 
 def documents(tokenizer, path: Path, count: int, length: int) -> tuple[Tensor, Tensor]:
@@ -62,6 +65,29 @@ def loss(model, x_BTD: Tensor, labels: Tensor) -> float:
     return cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED).item()
 
 
+def draw(panels: dict[str, Costs], path: Path) -> None:
+    """A square for each run: its first layer to the right, its last one upwards."""
+
+    def figure():
+        layers = 1 + max(last for costs in panels.values() for _, last in costs)
+        figure = new_figure(WIDTH, 0.6 + WIDTH / len(panels))
+        every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, (title, costs) in zip(every, panels.items(), strict=True):
+            for (first, last), cost in costs.items():
+                strength = min(max(cost, 0.0) / WORST, 1.0) ** 0.5
+                ax.bar(first, 0.94, 0.94, last - 0.47, color="#2f81f7", alpha=0.06 + 0.6 * strength, linewidth=0)
+                ax.text(first, last, f"{cost:.1f}", ha="center", va="center", color=INK, fontsize=7.5)
+            ax.set(title=title, xlim=(-0.6, layers - 0.4), ylim=(-0.6, layers - 0.4), xlabel="from layer")
+            ax.set_xticks(range(layers))
+            ax.set_yticks(range(layers))
+            ax.set_aspect("equal")
+        every[0].set_ylabel("to layer")
+        return figure
+
+    (plot,) = drawn("tolerance", "nats per token over the source's", figure)
+    path.write_text(plot.svg, encoding="utf-8")
+
+
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -72,6 +98,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[1, 2], help="layers of the coarse run")
     parser.add_argument("--strides", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--gate", type=float, default=0.5)
+    parser.add_argument("--plot", type=Path, help="an .svg file of it all; of each run the better pooling")
     args = parser.parse_args()
     model, tokenizer = load(args.model, device="cpu")
     if model.config.model_type != "llama":
@@ -84,16 +111,21 @@ def main() -> None:
     source = loss(model, streams[-1], labels)
     print(f"source {source:.3f} nats per token, {int((labels[:, 1:] != IGNORED).sum()):,} tokens, gate {args.gate:g}")
     print("| layers | stride | out | coarse, last | coarse, mean |\n|---|---|---|---|---|")
+    panels: dict[str, Costs] = {"left out": {}} | {f"on units of {k} tokens": {} for k in args.strides}
     for length in args.lengths:
         for first in range(n - length + 1):
             end, x = first + length, streams[first]
             out = loss(model, run(body, x, end, n), labels) - source
+            panels["left out"][first, end - 1] = out
             for k in args.strides:
                 found = [
                     loss(model, run(body, coarse(body, x, first, end, k, pooling, args.gate), end, n), labels) - source
                     for pooling in ("last", "mean")
                 ]
+                panels[f"on units of {k} tokens"][first, end - 1] = min(found)
                 print(f"| {first}-{end - 1} | {k} | {out:+.3f} | {found[0]:+.3f} | {found[1]:+.3f} |", flush=True)
+    if args.plot is not None:
+        draw(panels, args.plot)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-from heal_map import coarse, run
+from heal_map import coarse, draw, run
 
 sys.path.pop(0)
 
@@ -44,3 +44,12 @@ def test_a_unit_is_added_from_the_token_that_completes_it():
     after = coarse(model, x_BTD, 0, 2, 4, "mean", 1.0)
     assert torch.equal(after[:, :3], before[:, :3])
     assert (after - before)[:, 4:7].abs().max() > 1e-6
+
+
+def test_the_figure_has_a_cell_for_each_run(tmp_path):
+    draw(
+        {"left out": {(0, 0): 1.25, (0, 1): 12.5, (1, 1): -0.5}, "on units of 4 tokens": {(0, 1): 3.0}},
+        tmp_path / "f.svg",
+    )
+    text = (tmp_path / "f.svg").read_text()
+    assert [cost in text for cost in ("1.2<", "12.5<", "-0.5<", "3.0<")] == [True] * 4

@@ -57,6 +57,16 @@ def test_its_rate_is_a_tenth(tuned, settings) -> None:
     assert TrainSettings(from_="x", lora=2).resolve(parameters=10**6).lr == old
 
 
+def test_a_run_that_has_not_ended_gives_its_newest_checkpoint(settings, tuned) -> None:
+    unfinished = elsewhere(settings, "unfinished")
+    with pytest.raises(Killed):
+        train(unfinished, on_record=kill_at(8, "train"))
+    newest = Path(unfinished.out) / "checkpoint-5"
+    assert newest.exists()
+    assert not (Path(unfinished.out) / "model.safetensors").exists()
+    assert changed(train(replace(tuned, from_=unfinished.out, tokenizer=None, lr=0.0)).path, newest) == set()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
