@@ -175,7 +175,8 @@ function picture(width, height, { label, series, xlabel, marks, least, showX, sh
     put("line", { x1: left, x2: width - right, y1: Y(tick), y2: Y(tick), class: tick === 0 ? "zero" : "grid" });
     put("text", { x: left - 8, y: Y(tick) + 4, "text-anchor": "end" }, showY(tick));
   }
-  for (const tick of ticks(x0, x1, Math.max(2, Math.floor(width / 110)), 1)) put("text", { x: X(tick), y: height - 26, "text-anchor": X(tick) > width - 40 ? "end" : "middle" }, showX(tick));
+  const room = 8 * showX(x1).length + 34; // of a label
+  for (const tick of ticks(x0, x1, Math.max(2, Math.floor((width - left - right) / room)), 1)) put("text", { x: X(tick), y: height - 26, "text-anchor": X(tick) > width - 40 ? "end" : "middle" }, showX(tick));
   put("text", { x: (left + width - right) / 2, y: height - 7, "text-anchor": "middle" }, xlabel);
   for (const mark of marks) put("line", { x1: X(mark), x2: X(mark), y1: top, y2: height - bottom, class: "mark" });
   series.forEach((line, at) => {

@@ -19,10 +19,9 @@ export function write(section, page) {
       if (!event) return;
       // the layers of a stride work at the token that completes a unit
       const ran = (stride) => (event.position + 1) % stride === 0;
-      const now = runs.reduce((sum, run) => sum + (ran(run.stride) ? run.layers : 0), 0);
       clock(squares, runs, ran);
       const rows = [["speed", number(event.tokens_per_s, 1)], ["state", bytes(event.state_bytes, 1)], ["tokens", whole(event.tokens)]];
-      if (layers) rows.splice(2, 0, ["ran", `${number(perToken, 1)} / ${layers}`], ["now", whole(now)]);
+      if (layers) rows.splice(2, 0, ["ran", `${number(perToken, 1)} / ${layers}`]);
       costs.replaceChildren(...rows.map(([key, value]) => element("div", {}, element("dt", {}, word(key)), element("dd", { "data-value": key }, value))));
     };
     made.told = (event) => {
