@@ -62,7 +62,7 @@ WALKS = {
     "zoom": small("2@1:zoom3,sinks=2,block=8,groups=4/2,keep=2/3,opened=2,thumbnails=4"),
     "zoom_walk": small(
         "1@1:window4 1@2:zoom2,sinks=0,block=4,groups=2,keep=all,opened=1,thumbnails=0 "
-        "1@1:zoom1,sinks=1,block=8,groups=2,keep=2,opened=2",
+        "1@1:zoom1,sinks=1,block=8,groups=2,keep=2,opened=2,spread=1.5",
         width=16,
         heads=4,
         kv_heads=2,

@@ -17,6 +17,7 @@ PLANS = {
     "all closed are thumbnails": ZoomPlan(**SMALL, keep=(None, None, None), opened=2, thumbnails=2),
     "thumbnails alone": ZoomPlan(**SMALL, keep=(None, 3, None), opened=0, thumbnails=8),
     "a budget per head": ZoomPlan(**SMALL, keep=(None, 4, 4), opened=(3, 0), thumbnails=4),
+    "spread counts": ZoomPlan(**SMALL, keep=(2, 3, 3), opened=3, thumbnails=4, spread=1.5),
     "one size of group": ZoomPlan(near=4, sinks=0, block=8, groups=(4,), keep=(None,), opened=2, thumbnails=4),
 }
 EXACT = ZoomPlan(**SMALL, keep=(None, None, None), opened=1000, thumbnails=16)

@@ -141,9 +141,9 @@ class Zoomed:
         if kwargs.get("output_attentions"):
             raise FoveateError("output_attentions=True: zoom makes no matrix of attention weights")
         name = "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
+        if any(isinstance(value, ZoomCache) for value in kwargs.values()):
+            return None  # under its old name too
         cache = kwargs.get(name)
-        if isinstance(cache, ZoomCache):
-            return None
         use_cache = kwargs.get("use_cache")
         wanted = self.model.config.use_cache if use_cache is None else use_cache
         if cache is None and not wanted:

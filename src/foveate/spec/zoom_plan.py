@@ -26,6 +26,8 @@ class ZoomPlan:
         groups: sizes of the nested groups of a block, each a divisor of the one before.
         keep: of the blocks and of every size of group but the smallest, how many are looked into; ``None``: all.
         opened: how many of the smallest groups are read key by key; one number per key head, if they differ.
+        spread: a group's score counts how far its keys lie from their mean, so that one unlike the others is found:
+            so many halves of the square of the scaled query times the mean variance of a channel; 0: not counted.
         thumbnails: closed groups up to this size are read as one key, ``log n`` above it, and one value; 0: none.
     """
 
@@ -36,6 +38,7 @@ class ZoomPlan:
     keep: tuple[int | None, ...] = (None, 32, 32)
     opened: int | tuple[int, ...] = 32
     thumbnails: int = 16
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("groups", "keep"):
@@ -45,6 +48,8 @@ class ZoomPlan:
             object.__setattr__(self, "opened", tuple(self.opened))
         for name, least in (("near", 1), ("sinks", 0), ("block", 2), ("thumbnails", 0)):
             _whole(name, getattr(self, name), least)
+        if not isinstance(self.spread, (int, float)) or not 0 <= self.spread < 1e6:
+            raise FoveateError(f"zoom: spread={shown(self.spread)} must be a number of at least 0")
         for budget in self.opened if isinstance(self.opened, tuple) else (self.opened,):
             _whole("opened", budget, 0)
         if self.opened == ():

@@ -31,6 +31,7 @@ class Album:
     sinks: tuple[Tensor, Tensor]  # keys, values [R, K, sinks, d]
     slots: tuple[Tensor | Kept, Tensor | Kept]  # [R, K, L, d]
     means: Sequence[tuple[Tensor, Tensor]]  # one pair per level of the plan, [R, K, L / size, d]
+    spreads: Sequence[Tensor] = ()  # one per level, if the plan counts them, [R, K, L / size, 1]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ def weighted(p_RKCGn: Tensor, values: Tensor) -> Tensor:
     if values.dim() == 4:
         return (p_RKCGn.flatten(2, 3) @ values).unflatten(2, p_RKCGn.shape[2:4])
     return p_RKCGn @ values
+
+
+def spread_of(groups_RKmsd: Tensor) -> Tensor:
+    """The mean variance of a channel of the keys of each group, [R, K, m, 1]."""
+    groups_RKmsd = groups_RKmsd.detach()
+    return (groups_RKmsd - groups_RKmsd.mean(3, keepdim=True)).square().mean(3).mean(-1, keepdim=True)
 
 
 def attend(q_RHCd: Tensor, firsts: Sequence[int], album: Album, plan: ZoomPlan, scale: float) -> Tensor:
@@ -210,7 +217,15 @@ def _look_down(read: _Read, where: Where, album: Album, plan: ZoomPlan) -> None:
         keys, values = album.means[depth]
         parts = [masked(scores(read.q, n.of(keys)) + math.log(size), n.valid) for n in candidates]
         budgets = plan.opened if last and isinstance(plan.opened, tuple) else None
-        best = _best(torch.cat(parts, -1), certain, candidates, min(limit, total), budgets)
+        ranked = parts
+        if album.spreads:
+            half_RKCG1 = plan.spread / 2 * read.q.detach().square().sum(-1, keepdim=True)
+            spreads = [n.of(album.spreads[depth])[..., 0] for n in candidates]
+            ranked = [
+                part.detach() + half_RKCG1 * (x[:, :, None, None] if x.dim() == 3 else x[:, :, :, None])
+                for part, x in zip(parts, spreads, strict=True)
+            ]
+        best = _best(torch.cat(ranked, -1), certain, candidates, min(limit, total), budgets)
         if size <= plan.thumbnails:
             for nodes, logits, closed in zip(candidates, parts, best.closed(parts), strict=True):
                 read.put(masked(logits, closed), nodes.of(values))

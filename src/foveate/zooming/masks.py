@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from foveate.spec.zoom_plan import ZoomPlan
+from foveate.zooming.attend import spread_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class _Level:
     size: int
     keys: Tensor  # [R, K, n, d]
     values: Tensor
+    spread: Tensor | None  # [R, K, n, 1]
     sorted: int  # how many of the n are of sorted blocks
 
 
@@ -66,19 +68,20 @@ def masked_attention(
 
 
 def _levels(k_RKLd: Tensor, v_RKLd: Tensor, order_RKL: Tensor, plan: ZoomPlan) -> list[_Level]:
-    def means(x_RKLd: Tensor, size: int) -> Tensor:
+    def groups(x_RKLd: Tensor, size: int) -> Tensor:
         whole = x_RKLd.shape[2] // size
-        return x_RKLd[:, :, : whole * size].unflatten(2, (whole, size)).mean(3)
+        return x_RKLd[:, :, : whole * size].unflatten(2, (whole, size))
 
     index = order_RKL[..., None].expand(-1, -1, -1, k_RKLd.shape[-1])
     filed = [x.gather(2, index) for x in (k_RKLd, v_RKLd)]
     found = []
     for size in plan.levels:
-        pair = [means(x, size) for x in filed]
+        pair = [groups(x, size) for x in filed]
         count = pair[0].shape[2]
         if size <= plan.step:
-            pair = [torch.cat((x, means(y, size)), 2) for x, y in zip(pair, (k_RKLd, v_RKLd), strict=True)]
-        found.append(_Level(size, pair[0], pair[1], count))
+            pair = [torch.cat((x, groups(y, size)), 2) for x, y in zip(pair, (k_RKLd, v_RKLd), strict=True)]
+        spread = spread_of(pair[0]) if plan.spread else None
+        found.append(_Level(size, pair[0].mean(3), pair[1].mean(3), spread, count))
     return found
 
 
@@ -117,6 +120,9 @@ def _chosen(
         if not n or limit is None or (limit >= n and not (depth == len(plan.keep) and isinstance(plan.opened, tuple))):
             continue  # all are looked into
         logits_RKGCn = (scores(level.keys) + math.log(level.size)).masked_fill_(~_by_head(opened), -math.inf)
+        if level.spread is not None:
+            half_RKGC1 = plan.spread / 2 * q_RKGCd.square().sum(-1, keepdim=True)
+            logits_RKGCn += half_RKGC1 * level.spread.transpose(-1, -2)[:, :, None]
         mass_RKGC1 = torch.logaddexp(near_RKGC1, logits_RKGCn.logsumexp(-1, keepdim=True))
         share_RKCn = (logits_RKGCn - mass_RKGC1).exp_().mean(2).masked_fill_(~opened, -1.0)
         top = share_RKCn.topk(min(limit, n), -1)

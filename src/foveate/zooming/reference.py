@@ -48,6 +48,9 @@ def opened_keys(
         if limit is None or limit >= len(candidates):
             continue
         s_Gn = torch.stack([scale * q_Gd @ k_Td[g].mean(0) + math.log(len(g)) for g in candidates], 1)
+        if plan.spread:
+            spread_n = torch.stack([k_Td[g].detach().var(0, unbiased=False).mean() for g in candidates])
+            s_Gn = s_Gn + plan.spread / 2 * (scale * q_Gd).square().sum(-1, keepdim=True) * spread_n
         s_Gm = torch.cat((s_Gn, scale * q_Gd @ k_Td[near].T), 1)
         share = torch.softmax(s_Gm, 1)[:, : len(candidates)].mean(0).tolist()
         best = sorted(range(len(candidates)), key=lambda n: share[n], reverse=True)[:limit]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 from foveate.spec.zoom_plan import ZoomPlan
-from foveate.zooming.attend import Album, attend
+from foveate.zooming.attend import Album, attend, spread_of
 from foveate.zooming.keeping import Keeping, Kept
 from foveate.zooming.sort import sorted_order
 
@@ -74,7 +74,8 @@ class ZoomState:
     def album(self) -> Album:
         t = self._tensors
         means = [(t[f"mean_keys_{size}"], t[f"mean_values_{size}"]) for size in self.plan.levels]
-        return Album((t["sink_keys"], t["sink_values"]), (self._slots("keys"), self._slots("values")), means)
+        spreads = [t[f"mean_spread_{size}"] for size in self.plan.levels] if self.plan.spread else ()
+        return Album((t["sink_keys"], t["sink_values"]), (self._slots("keys"), self._slots("values")), means, spreads)
 
     def _slots(self, name: str) -> Kept:
         means = self._tensors[f"mean_{name}_{self.plan.block}"]
@@ -142,6 +143,8 @@ class ZoomState:
             grown(f"sink_{name}", like, plan.sinks)
             for size in plan.levels:
                 grown(f"mean_{name}_{size}", like, slots // size)
+        for size in plan.levels if plan.spread else ():
+            grown(f"mean_spread_{size}", k_RKCd, slots // size, width=1)
         grown("order", k_RKCd, slots, width=0, dtype=torch.int16)
 
     def _write(self, k_RKCd: Tensor, v_RKCd: Tensor, counts: Sequence[int]) -> None:
@@ -175,8 +178,10 @@ class ZoomState:
 
     def _write_means(self, rows: slice, size: int, a: int, b: int) -> None:
         for name in ("keys", "values"):
-            means = self._slots(name).piece(a, b, rows).unflatten(2, (-1, size)).mean(3)
-            self._tensors[f"mean_{name}_{size}"][rows, :, a // size : b // size] = means
+            groups = self._slots(name).piece(a, b, rows).unflatten(2, (-1, size))
+            self._tensors[f"mean_{name}_{size}"][rows, :, a // size : b // size] = groups.mean(3)
+            if name == "keys" and self.plan.spread:
+                self._tensors[f"mean_spread_{size}"][rows, :, a // size : b // size] = spread_of(groups)
 
     def _sort(self, rows: slice, blocks: int) -> None:
         """Sort every block of these rows up to ``blocks`` that is not."""
@@ -253,7 +258,7 @@ class ZoomState:
             if name in KEPT[2:]:
                 continue
             count = -(-tensor.shape[2] // max(1, piece_RKCd.shape[2]))
-            filled = piece_RKCd.repeat(1, 1, count, 1)[:, :, : tensor.shape[2]]
+            filled = piece_RKCd.repeat(1, 1, count, 1)[:, :, : tensor.shape[2], : tensor.shape[3]]
             if name in KEPT:
                 self._slots(name).put(0, filled)
             else:

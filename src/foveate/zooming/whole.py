@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foveate.spec.zoom_plan import ZoomPlan
-from foveate.zooming.attend import Album, attend
+from foveate.zooming.attend import Album, attend, spread_of
 from foveate.zooming.masks import masked_attention
 from foveate.zooming.sort import sorted_order
 from foveate.zooming.state import bytes_at_once, queries_at_once
@@ -69,10 +69,15 @@ def _gathered(
         x_RKLd = torch.cat((filed, x[:, :, plan.sinks + order_RKL.shape[2] :]), 2)
         pairs.append((x[:, :, : plan.sinks], x_RKLd, [_means(x_RKLd, size) for size in plan.levels]))
     (sink_k, slots_k, means_k), (sink_v, slots_v, means_v) = pairs
-    album = Album((sink_k, sink_v), (slots_k, slots_v), list(zip(means_k, means_v, strict=True)))
+    spreads = [spread_of(_groups(slots_k, size)) for size in plan.levels] if plan.spread else ()
+    album = Album((sink_k, sink_v), (slots_k, slots_v), list(zip(means_k, means_v, strict=True)), spreads)
     return attend(q_RHCd, [position], album, plan, scale)
 
 
 def _means(x_RKLd: Tensor, size: int) -> Tensor:
+    return _groups(x_RKLd, size).mean(3)
+
+
+def _groups(x_RKLd: Tensor, size: int) -> Tensor:
     whole = x_RKLd.shape[2] // size
-    return x_RKLd[:, :, : whole * size].unflatten(2, (whole, size)).mean(3)
+    return x_RKLd[:, :, : whole * size].unflatten(2, (whole, size))

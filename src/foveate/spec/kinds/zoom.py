@@ -43,6 +43,8 @@ class Zoom(Attention):
             name, _, value = option.partition("=")
             if name in COUNTS[1:] and re.fullmatch("[0-9]{1,10}", value):
                 chosen[name] = int(value)
+            elif name == "spread" and re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", value):
+                chosen[name] = float(value)
             elif name == "groups" and re.fullmatch("[0-9]{1,10}(/[0-9]{1,10})*", value):
                 chosen[name] = tuple(map(int, value.split("/")))
             elif name == "keep" and re.fullmatch("([0-9]{1,10}|all)(/([0-9]{1,10}|all))*", value):
@@ -50,7 +52,7 @@ class Zoom(Attention):
             else:
                 raise FoveateError(
                     f"zoom option {shown(option)} is unknown; write opened=32, groups=64/16/4, keep=all/32/32, "
-                    "block=512, sinks=4 or thumbnails=16"
+                    "block=512, sinks=4, thumbnails=16 or spread=1"
                 )
         if "groups" in chosen and "keep" not in chosen:
             chosen["keep"] = (None, *[32] * (len(chosen["groups"]) - 1))
@@ -62,6 +64,8 @@ class Zoom(Attention):
         for name in COUNTS[1:]:
             if getattr(plan, name) != getattr(default, name):
                 text += f",{name}={getattr(plan, name)}"
+        if plan.spread:
+            text += f",spread={plan.spread:.4f}".rstrip("0").rstrip(".")
         if plan.groups != default.groups:
             text += ",groups=" + "/".join(map(str, plan.groups))
         if plan.keep != (None, *[32] * (len(plan.groups) - 1)):
