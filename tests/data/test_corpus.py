@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
@@ -296,7 +296,6 @@ def in_memory(tokens) -> Corpus:
     return Corpus(tokens=tokens, starts=np.array([0, len(tokens)]), text_bytes=np.array([len(tokens) - 1]), end_id=256)
 
 
-@settings(deadline=None)
 @given(length=st.integers(2, 200), context=st.integers(2, 70))
 def test_every_token_but_the_first_is_predicted_once(length, context):
     tokens = np.arange(length) + 1000

@@ -1,6 +1,6 @@
 """Streams give whole characters, and together exactly the text of the tokens."""
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
@@ -11,7 +11,6 @@ from foveate.data.prompt import encode_text
 WHOLE = st.text(st.characters(exclude_characters="\ufffd", exclude_categories=["Cs"]))
 
 
-@settings(deadline=None)
 @given(text=WHOLE, cut=st.integers(0, 3))
 @example(text="日本語", cut=1)
 def test_no_whole_character_is_lost(tokenizer, text, cut):
@@ -29,7 +28,6 @@ def bytes_of(tokenizer, token: int) -> bytes:
     return bytes(map(BYTE_CHARACTERS.index, tokenizer.convert_ids_to_tokens(token)))
 
 
-@settings(deadline=None)
 @given(raw=st.binary(max_size=150))
 @example(raw=b"\xff" * 100 + b"a")
 @example(raw=b"\xe8\xaa" * 60 + b"abc")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
@@ -51,7 +51,6 @@ def tokenizers(bytes_tokenizer, bpe_tokenizer):
     }
 
 
-@settings(deadline=None)
 @given(texts=TEXTS)
 @pytest.mark.parametrize("name", ["bytes", "gpt2", "newer", "across words", "bytes in another order"])
 def test_pieces_and_batches_change_nothing(tokenizers, name, texts):

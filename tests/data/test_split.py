@@ -30,7 +30,7 @@ def both(data, fraction: float = 0.1) -> tuple[list[str], list[str]]:
     return train, valid
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(texts=st.sets(st.text(min_size=1), min_size=20, max_size=60), fraction=FRACTIONS, shuffle=st.randoms())
 def test_whole_documents_whatever_their_order(lines, texts, fraction, shuffle):
     ordered = [*sorted(texts), "some text"]
@@ -44,7 +44,7 @@ def test_whole_documents_whatever_their_order(lines, texts, fraction, shuffle):
     assert Counter(valid_again) == Counter(valid)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     texts=st.lists(st.text(st.sampled_from("ab \n\r🙂"), min_size=2) | st.text(min_size=2), min_size=1, max_size=18),
     fraction=FRACTIONS,

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling, PreTrainedTokenizerFast
@@ -42,7 +42,6 @@ def plain(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-@settings(deadline=None)
 @given(text=st.text() | st.lists(st.sampled_from([*AWKWARD, "the ", "\n", " ", "'s"])).map("".join))
 @example(text="<|endoftext|>")
 @example(text="x" * 5000 + "\r\n" * 99)
@@ -53,7 +52,6 @@ def test_round_trip(tokenizer, text):
     assert all(0 <= token < vocabulary_size(tokenizer) for token in ids)
 
 
-@settings(deadline=None)
 @given(raw=st.binary())
 def test_ids_of_bytes_are_the_bytes(bytes_tokenizer, raw):
     text = raw.decode("utf-8", "ignore")

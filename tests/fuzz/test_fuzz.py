@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 from fuzz.targets import TARGETS
 
-FEW = settings(max_examples=4, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=4, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ def test_tokens_stand_where_they_are(name) -> None:
 
 @pytest.mark.parametrize("pair", PAIRS)
 @given(text=texts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_item_is_the_same_text_to_all(pair, text) -> None:
     tokenized = [FIND[name](text) for name in pair]
     segments = segment(text)
@@ -48,7 +48,7 @@ def test_an_item_is_the_same_text_to_all(pair, text) -> None:
 
 @pytest.mark.parametrize("pair", PAIRS)
 @given(text=texts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_items_are_as_short_as_can_be(pair, text) -> None:
     tokenized = [FIND[name](text) for name in pair]
     segments = segment(text)
@@ -77,7 +77,7 @@ def items_of(*lengths: list[int]) -> Items:
     lengths=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), min_size=1, max_size=60),
     context=st.integers(2, 20),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_windows_score_every_item_that_fits_once(lengths, context) -> None:
     found = list(windows(items_of(*map(list, zip(*lengths, strict=True))), context))
     scored = [item for window in found for item in range(window.scored, window.end)]

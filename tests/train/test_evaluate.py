@@ -35,7 +35,7 @@ def as_lists(inputs, targets) -> list[tuple[list[int], list[int]]]:
 
 
 @given(length=st.integers(0, 40), context=st.integers(1, 12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_windows_are_those_of_lm_eval(length, context) -> None:
     ids = list(range(1, length + 1))
     made = [row for windows in document_windows(np.array(ids), 0, context) for row in as_lists(*windows)]
@@ -43,7 +43,7 @@ def test_windows_are_those_of_lm_eval(length, context) -> None:
 
 
 @given(lengths=st.lists(st.integers(0, 30), max_size=12), context=st.integers(1, 9), rows=st.integers(1, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_batches_hold_every_window_once(lengths, context, rows) -> None:
     documents = [list(range(100 * d + 1, 100 * d + 1 + n)) for d, n in enumerate(lengths)]
     expected = [window for ids in documents for window in rolling_windows(ids, 0, context)]
