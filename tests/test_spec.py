@@ -226,3 +226,32 @@ def test_shapes_that_are_wrong(shape, message) -> None:
 def test_json_that_is_no_spec(data) -> None:
     with pytest.raises(FoveateError):
         HierarchySpec.from_json(data)
+
+
+def test_a_move_over_several_levels_counts_as_many(monkeypatch) -> None:
+    walk = "1@1 1@16 1@1 1@4 1@1"
+    parse_walk(walk)
+    monkeypatch.setattr("foveate.spec.walk.MAX_STEPS", 10)
+    with pytest.raises(FoveateError, match="has 5 runs and 6 moves, together over 10"):
+        parse_walk(walk)
+
+
+@pytest.mark.parametrize(
+    ("walk", "expanding", "any_length"),
+    [
+        ("1@1:window8 1@4:fovea4,groups=4,scales=2 1@1:window8", "linear", True),
+        ("1@1:window8 1@4:window8 1@1:window8", "attention", False),
+        ("1@1:window8 1@4 1@1:window8", "linear", False),
+        ("0@1 1@4:window8 0@1", "linear", True),
+    ],
+)
+def test_what_reads_any_length_does_no_work_that_grows(walk: str, expanding: str, any_length: bool) -> None:
+    spec = HierarchySpec.parse(walk, width=8, heads=2, expanding=expanding)
+    assert spec.reads_any_length == any_length
+
+
+def test_a_level_of_its_own_width_has_the_defaults_of_that_width() -> None:
+    levels = {"4": {"width": 48}, "16": {"heads": 4}}
+    spec = HierarchySpec.parse("1@1 1@4 1@16 1@1", width=24, heads=2, kv_heads=1, feed_forward=100, levels=levels)
+    shapes = [(level.width, level.heads, level.kv_heads, level.feed_forward, level.head_dim) for level in spec.levels]
+    assert shapes == [(24, 2, 1, 100, 12), (48, 2, 1, 128, 24), (24, 4, 4, 100, 6)]

@@ -139,3 +139,13 @@ def test_a_buffer_made_under_inference_mode_can_be_written_after_it() -> None:
         write(buffer, 0, 2)
     write(buffer, 2, 1)
     assert held(buffer, 3, 3)[1] == [100, 101, 102]
+
+
+def test_one_layer_in_a_graph_is_enough() -> None:
+    buffer = Buffer(stride=1, width=1, layers=3)
+    buffer.live = True
+    place = buffer.reserve(Units(0, 2), 2, torch.float32, CPU)
+    buffer.write(0, place, items(0, 2))
+    assert not buffer.in_graph
+    buffer.write(1, place, items(0, 2).requires_grad_())
+    assert buffer.in_graph

@@ -201,3 +201,28 @@ def test_slack_is_counted_in_whole_units_and_the_next() -> None:
     buffer = Buffer(stride=4, width=2, slots=Slots(keep=4))
     buffer.set_slack(5, 0)  # five tokens end two units of four at most
     assert buffer.slots.slack == 3
+
+
+def test_what_was_lost_before_a_cut_is_not_found_by_remembering_more() -> None:
+    cache = window_cache(8)
+    cache.advance(24)  # units 11 to 23 are there
+    cache.remove_last(8)
+    cache.record_past(12)
+    for tokens in (6, 7):  # of which 7, 8 and 9 are not
+        with pytest.raises(FoveateError, match=f"cannot remove {tokens} tokens"):
+            cache.remove_last(tokens)
+    cache.advance(2)
+    cache.remove_last(2)
+    assert cache.lengths == 16
+
+
+def test_rows_that_are_taken_keep_what_their_own_rings_had_lost() -> None:
+    cache = StepCache([(Buffer(stride=1, width=2, slots=Slots(keep=4)),)], 3)
+    cache.advance(np.array([24, 6, 6]))
+    cache.record_past(8)
+    cache.take_rows(torch.tensor([1, 2]))
+    cache.advance(4)
+    cache.remove_last(4)
+    assert cache.lengths == 6
+    with pytest.raises(FoveateError, match="cannot remove 1 tokens"):
+        cache.remove_last(1)

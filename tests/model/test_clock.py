@@ -75,3 +75,8 @@ def test_numbers_of_all_levels_go_to_the_device_together(monkeypatch) -> None:
 
 def test_alone_units_know_their_numbers_too() -> None:
     assert Units(np.array([4, 2]), 1).starts(CPU).tolist() == [[4], [2]]
+
+
+def test_the_longest_row_is_one_that_there_is() -> None:
+    assert Units(np.array([3, 10]), np.array([5, 1])).longest == 11
+    assert Units(np.array([3, 10]), 2).longest == 12

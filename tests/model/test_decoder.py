@@ -4,6 +4,7 @@ import torch
 
 from contracts.checks import check_calls, make_decoder, make_rows
 from contracts.walks import WALKS, small, whole_length
+from foveate.errors import FoveateError
 
 
 def test_no_tokens_and_no_rows() -> None:
@@ -96,3 +97,38 @@ def test_whole_batches_change_nothing_but_the_rows_that_layers_see(name: str) ->
             layer.register_forward_hook(lambda layer, given, out: rows.add(len(given[0])))
     check_calls(decoder, [[3, 20, 0, 7], *[[1, 1, 1, 1]] * 9, [2, 0, 5, 1], [0, 1, 0, 1]])
     assert rows == {1, 4}, "one row alone, and the whole batch"
+
+
+@pytest.mark.parametrize("name", ["vanilla", "nested", "windows", "fovea"])
+def test_gradients_reach_a_prefix_that_a_frozen_model_has_read(name: str) -> None:
+    decoder = make_decoder(WALKS[name]).requires_grad_(False)
+    x_BTD = make_rows(decoder, [18])[0][None]
+    prefix = x_BTD[:, :9].clone().requires_grad_()
+    cache = decoder.make_cache(1)
+    decoder(prefix, cache)
+    later = torch.cat([decoder(part, cache) for part in x_BTD[:, 9:].split(3, 1)], 1)
+    whole = decoder(torch.cat((prefix, x_BTD[:, 9:]), 1))[:, 9:]
+    found, expected = (torch.autograd.grad(out.sin().sum(), prefix)[0] for out in (later, whole))
+    assert expected.any()
+    torch.testing.assert_close(found, expected)
+
+
+def test_branches_start_by_the_depth_of_their_level_over_all_runs() -> None:
+    decoder = make_decoder(small("2@1 1@4 3@1"))
+    depths = [{m.depth for m in step.modules() if getattr(m, "depth", None)} for step in decoder.steps]
+    assert [found for found in depths if found] == [{5}, {1}, {5}]
+
+
+@pytest.mark.parametrize("beside", ["a cache", "counts"])
+def test_documents_are_read_whole(beside: str) -> None:
+    decoder = make_decoder(small("1@1"))
+    x_BTD = make_rows(decoder, [6])[0][None]
+    cache, counts = (decoder.make_cache(1), None) if beside == "a cache" else (None, np.array([4]))
+    with pytest.raises(FoveateError, match="without a cache and without counts"):
+        decoder(x_BTD, cache, counts, documents=torch.zeros(1, 6, dtype=torch.int64))
+
+
+def test_documents_are_numbered_upwards() -> None:
+    decoder = make_decoder(small("1@1"))
+    with pytest.raises(FoveateError, match="row 0 goes from 1 to 0 at column 3"):
+        decoder(make_rows(decoder, [4])[0][None], documents=torch.tensor([[0, 1, 1, 0]]))

@@ -5,6 +5,7 @@ import torch
 from contracts.checks import make_decoder, make_rows
 from contracts.walks import WALKS, small, whole_length
 from foveate.model.clock import Units
+from foveate.model.fovea import FoveaBuffer
 from foveate.model.fovea_plan import Planner, first_seen, seen_slots
 from foveate.model.rotary import Rotary
 from foveate.model.slots import RegionSlots
@@ -72,3 +73,15 @@ def test_blocks_may_be_read_a_few_at_a_time(name: str, monkeypatch: pytest.Monke
             parts = decoder(x_BTD, None, counts)
         for row, count in enumerate(counts):
             torch.testing.assert_close(parts[row, :count], at_once[1][row, :count])
+
+
+def test_the_mask_of_one_unit_follows_its_block_its_room_and_its_slack() -> None:
+    fovea = Attention.parse("fovea4,groups=4,scales=2/4")
+    shape = {"stride": 1, "width": 4, "heads": 1, "layers": 1}
+    kept = FoveaBuffer(fovea, **shape)
+    for unit, capacity, slack in [(14, 24, 0), (15, 24, 0), (16, 24, 0), (16, 30, 0), (16, 30, 3), (19, 30, 3)]:
+        fresh = FoveaBuffer(fovea, **shape)
+        for buffer in (kept, fresh):
+            buffer.capacity, buffer.slots = capacity, RegionSlots(fovea=fovea, slack=slack)
+        masks = [buffer.one_unit_mask(Units(unit, 1), CPU, torch.float32) for buffer in (kept, fresh)]
+        assert torch.equal(*masks), (unit, capacity, slack)

@@ -58,3 +58,10 @@ def test_no_angle_is_computed_in_fp64_on_the_device() -> None:
         rotary(Units(TABLE_POSITIONS, 4), x)
     assert seen
     assert torch.float64 not in seen
+
+
+def test_positions_beyond_what_is_kept_at_hand(monkeypatch) -> None:
+    monkeypatch.setattr("foveate.model.rotary.LONGEST", 1 << 10)
+    cos, sin = Rotary(4, 1e4).at(torch.tensor([1_000_003]), torch.float64, 1_000_004)
+    assert abs(cos[0, 0, 0].item() - np.cos(1_000_003.0)) < 1e-9
+    assert abs(sin[0, 0, 2].item() - np.sin(1_000_003.0)) < 1e-9

@@ -51,8 +51,8 @@ def test_rows_can_be_cut_as_far_as_nothing_needed_is_overwritten() -> None:
 
 
 def test_a_ring_is_a_whole_number_of_groups() -> None:
-    slots = Slots(keep=4, multiple=4).with_slack(4)
-    assert slots.ring == 8
+    for slack in (1, 3, 4):
+        assert Slots(keep=4, multiple=4).with_slack(slack).ring == 8
 
 
 def test_of_one_item_kept_none_can_be_taken_back() -> None:
@@ -68,3 +68,20 @@ def test_a_fovea_is_cut_within_its_open_block_or_as_far_as_slack_reaches() -> No
     more = slots.with_slack(3)
     assert more.can_shorten(12, 9)
     assert not more.can_shorten(12, 8)
+
+
+@pytest.mark.parametrize("items", [3, 17, 40])
+def test_a_fovea_that_remembers_more_moves_just_what_it_holds(items: int) -> None:
+    slots = RegionSlots(fovea=Fovea(block=4, groups=4, scales=(2, 4)))
+    more = slots.with_slack(6)
+    held: dict[int, tuple[int, int]] = {}  # by slot the region, and which of its units or groups was written last
+    for unit in range(items):
+        held[slots.of(unit)] = 0, unit
+    block = (items - 1) // 4
+    for j, end in enumerate(slots.fovea.ends(block, slots.fovea.regions(items)), 1):
+        for group in range(end // slots.fovea.scale(j)):
+            held[slots.of_group(j, group)] = j, group
+    source, target = slots.moves(items, more)
+    assert sorted(source.tolist()) == sorted(held), "everything, and nothing twice"
+    moved = [held[slot] for slot in source.tolist()]
+    assert target.tolist() == [more.of(n) if j == 0 else more.of_group(j, n) for j, n in moved]
