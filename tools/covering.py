@@ -21,6 +21,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # imported before a fault is planted, so that each test run starts with them
@@ -49,6 +50,7 @@ ALSO = {
 SECONDS = 600  # of the processor for a run of tests; what takes longer has been noticed
 WAITING = 5  # times as long on the clock, where others use the machine, or nothing goes on
 NO_SUCH_TEST, NO_TESTS = 4, 5  # exit codes of pytest
+TIME = "(time)"  # in a failed test's place
 # not the plugins of whatever packages are there, but the two that the tests need; the warning is of AHEAD
 QUIET = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
 QUIET += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -78,6 +80,7 @@ def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds
             os.dup2(out, 1), os.dup2(out, 2)
             os.chdir(root)
             sys.path[0] = str(root / "src")
+            sys.modules["__main__"] = ModuleType("__main__")  # which processes that tests spawn import
             os.environ["PYTHONPATH"] = str(root / "src")
             import pytest
 
@@ -104,7 +107,7 @@ def pytest_in_fork(root: Path, arguments: list[str], plugin: Any = None, seconds
     with os.fdopen(read, "rb") as pipe:
         name = pipe.read().decode()
     if code < 0 or code in (signal.SIGXCPU, signal.SIGKILL):
-        return 1, "(time)"
+        return 1, TIME
     return code, name
 
 

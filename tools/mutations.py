@@ -120,6 +120,7 @@ def run(faults: list[Fault], again: bool, quick: bool) -> None:
         _copy(copy)
         covering = Covering(copy, MAPS)
         covering.load()
+        sound: set[str] = set()  # tests that are known to pass where there is no fault
         for number, fault in enumerate(faults, 1):
             known = outcomes.of(fault, copy)
             if known is not None and not (again and known == "survived"):
@@ -136,6 +137,9 @@ def run(faults: list[Fault], again: bool, quick: bool) -> None:
                     killer = _killer_beside(copy, covering.mirror(fault["file"]), batches)
             finally:
                 path.write_text(source, encoding="utf-8")
+            if "::" in killer and killer not in sound and not _passes(copy, killer):
+                raise SystemExit(f"{killer} fails without any fault; see {copy / 'build' / 'tests.log'}")
+            sound.add(killer)
             outcome = "killed" if killer else "survived"
             outcomes.add(fault, outcome, killer, not quick)
             took = f"{outcome} in {time.monotonic() - start:.0f} s, {sum(map(len, batches))} tests"
@@ -171,6 +175,10 @@ def _killer_beside(copy: Path, files: list[str], batches: list[list[str]]) -> st
     ran = Without({test for batch in batches for test in batch})
     asked = ([*marked, file] for marked in (FAST, SLOW) for file in files)
     return next(filter(None, (_failing(copy, arguments, LONGEST, ran) for arguments in asked)), "")
+
+
+def _passes(copy: Path, test: str) -> bool:
+    return pytest_in_fork(copy, [test], None, LONGEST)[0] == 0
 
 
 def _failing(copy: Path, arguments: list[str], seconds: float, plugin: Any = None) -> str:

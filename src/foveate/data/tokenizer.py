@@ -128,10 +128,10 @@ def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _byte_characters() -> list[str]:
-    """The printable stand-in that byte-level tokenizers since GPT-2 write for each of the 256 bytes."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+    """What byte-level tokenizers since GPT-2 write for each of the 256 bytes: itself, or else a character past them."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    others = iter(sorted(character for character in alphabet if ord(character) > 255))
+    return [chr(byte) if chr(byte) in alphabet else next(others) for byte in range(256)]
 
 
 BYTE_CHARACTERS = _byte_characters()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast, TokenClassifierOutput
+from transformers.utils import can_return_tuple
 
 from foveate.errors import FoveateError
 from foveate.hf.configuration_foveate import FoveateConfig
@@ -31,6 +32,7 @@ class _Classifier(FoveatePreTrainedModel):
 class FoveateForSequenceClassification(_Classifier):
     """Scores of a text, read off its last token."""
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -53,7 +55,6 @@ class FoveateForSequenceClassification(_Classifier):
         Raises:
             FoveateError: rows of several documents, or several rows of which nothing says where they end.
         """
-        return_dict = kwargs.pop("return_dict", None)
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -73,10 +74,7 @@ class FoveateForSequenceClassification(_Classifier):
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, pooled_logits=logits, config=self.config)
         named: dict[str, Any] = {CACHE: outputs.cache}
-        output = SequenceClassifierOutputWithPast(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, **named
-        )
-        return output.to_tuple() if return_dict is False or not (return_dict or self.config.return_dict) else output
+        return SequenceClassifierOutputWithPast(loss=loss, logits=logits, hidden_states=outputs.hidden_states, **named)
 
     def _last(self, input_ids: Tensor | None, attention_mask: Tensor | None, h_BTD: Tensor) -> Tensor:
         """The column [B] of each row's last token."""
@@ -99,6 +97,7 @@ class FoveateForSequenceClassification(_Classifier):
 class FoveateForTokenClassification(_Classifier):
     """Scores of every token, which has read what is before it alone."""
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -111,7 +110,6 @@ class FoveateForTokenClassification(_Classifier):
         **kwargs: Any,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Logits [B, T, L]; ``labels`` [B, T], -100 is ignored; arguments not listed are ``FoveateModel``'s."""
-        return_dict = kwargs.pop("return_dict", None)
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -124,5 +122,4 @@ class FoveateForTokenClassification(_Classifier):
         )
         logits = self.score(outputs.last_hidden_state)
         loss = None if labels is None else self.loss_function(logits, labels, self.config)
-        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return output.to_tuple() if return_dict is False or not (return_dict or self.config.return_dict) else output
+        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import can_return_tuple
 
 from foveate.errors import FoveateError
 from foveate.hf.cache import FoveateCache
@@ -121,6 +122,7 @@ class FoveateModel(FoveatePreTrainedModel):
         self.chunk = chunk_of(spec)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -159,7 +161,6 @@ class FoveateModel(FoveatePreTrainedModel):
         Raises:
             FoveateError: an argument is unknown, contradicts another, or asks for what a multi-scale model has not.
         """
-        return_dict = kwargs.pop("return_dict", None)
         self._refuse(kwargs)
         if (input_ids is None) == (inputs_embeds is None):
             raise FoveateError("pass either input_ids or inputs_embeds")
@@ -194,8 +195,7 @@ class FoveateModel(FoveatePreTrainedModel):
         if for_head:
             return Features(h_BTD, returned, hidden, documents_BT)
         named: dict[str, Any] = {CACHE: returned}
-        output = BackboneOutput(last_hidden_state=h_BTD, hidden_states=hidden, documents=documents_BT, **named)
-        return output.to_tuple() if return_dict is False or not (return_dict or self.config.return_dict) else output
+        return BackboneOutput(last_hidden_state=h_BTD, hidden_states=hidden, documents=documents_BT, **named)
 
     def _refuse(self, more: dict[str, Any]) -> None:
         if more.pop("output_attentions", None) or self.config.output_attentions:
@@ -261,6 +261,7 @@ class FoveateForCausalLM(FoveatePreTrainedModel, FoveateGenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size_of_tokens, config.vocab_size, bias=False)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -284,7 +285,6 @@ class FoveateForCausalLM(FoveatePreTrainedModel, FoveateGenerationMixin):
             logits_to_keep: logits of the last so many columns alone, or of the columns that a tensor indexes.
             num_items_in_batch: what the summed loss is divided by, instead of the number of its tokens.
         """
-        return_dict = kwargs.pop("return_dict", None)
         loss_arguments = {name: kwargs.pop(name) for name in LOSS_ARGUMENTS if name in kwargs}
         refuse_unknown(kwargs, FoveateForCausalLM.forward, *PACKING, "token_type_ids", "is_causal", "output_attentions")
         outputs = self.model(
@@ -316,8 +316,7 @@ class FoveateForCausalLM(FoveatePreTrainedModel, FoveateGenerationMixin):
                 labels = within_documents(labels, outputs.documents, loss_arguments.get("ignore_index", -100))
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **loss_arguments)
         named: dict[str, Any] = {CACHE: outputs.cache}
-        output = CausalLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states, **named)
-        return output.to_tuple() if return_dict is False or not (return_dict or self.config.return_dict) else output
+        return CausalLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states, **named)
 
     @torch.no_grad()
     def read(
