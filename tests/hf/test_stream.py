@@ -61,6 +61,14 @@ def test_ends_with_the_end_of_text(model, monkeypatch) -> None:
     assert list(stream(model, ids, max_new_tokens=20)) == tokens[: tokens.index(tokens[3]) + 1]
 
 
+def test_the_end_of_text_may_be_the_first_id(model, monkeypatch) -> None:
+    monkeypatch.setattr(model.generation_config, "eos_token_id", 0)
+    always_0 = {"do_sample": True, "temperature": 1e-6}
+    with monkeypatch.context() as patch:
+        patch.setattr(model.lm_head, "forward", lambda x: torch.eye(40)[torch.zeros(x.shape[:2], dtype=torch.long)])
+        assert list(stream(model, torch.tensor([[3, 4]]), max_new_tokens=5, **always_0)) == [0]
+
+
 def test_leaves_gradients_as_they_were_between_tokens(model) -> None:
     tokens = stream(model, torch.tensor([[1, 2]]), max_new_tokens=2)
     next(tokens)
