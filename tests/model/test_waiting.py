@@ -74,6 +74,16 @@ def test_a_call_does_not_wait(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WALKS)
+def test_packed_rows_take_one_array_there(name: str) -> None:
+    decoder = Decoder(WALKS[name]).to(DEVICE)
+    x_BTD = torch.empty(2, 40, WALKS[name].levels[0].width, device=DEVICE)
+    documents_BT = torch.tensor([[0] * 17 + [1] * 3 + [2] * 20, [0] * 40])
+    decoder(x_BTD, documents=documents_BT)  # makes tables, once
+    with at_most(1):
+        decoder(x_BTD, documents=documents_BT)
+
+
+@pytest.mark.parametrize("name", WALKS)
 def test_there_are_no_64_bit_floats_on_the_device(name: str) -> None:
     decoder = Decoder(WALKS[name]).to(DEVICE)
     x_BTD = torch.empty(3, 80, WALKS[name].levels[0].width, device=DEVICE, requires_grad=True)

@@ -76,7 +76,7 @@ def numbered(mask_BT: Tensor | None) -> Tensor | None:
             "give each text a row of its own, or do not compile the model",
         )
         return None
-    low, high = (int(bound) for bound in mask_BT.aminmax())
+    low, high = torch.stack(mask_BT.aminmax()).tolist()  # one wait for a device, not two
     if low < 0:
         raise FoveateError(f"attention_mask has the value {low}; pass 1 for tokens and 0 for padding")
     return mask_BT.long() if high > 1 else None

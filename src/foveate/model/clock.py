@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from foveate.model.documents import Documents
+    from foveate.model.documents import Indices
 
 Count = int | np.ndarray  # one number for all rows, or int64 [rows]
 
@@ -31,13 +31,13 @@ class Units:
         rows: [R] batch rows, ascending; None: all of them.
         size: S, the most that a row has.
         longest: units of the longest row after this call.
-        documents: of rows that hold several documents, how this level's units lie in them.
+        indices: of rows that hold several documents, how these lie in the units of every level.
     """
 
     def __init__(
-        self, start: Count, count: Count, rows: np.ndarray | None = None, documents: Documents | None = None
+        self, start: Count, count: Count, rows: np.ndarray | None = None, indices: Indices | None = None
     ) -> None:
-        self.start, self.count, self.rows, self.documents = start, count, rows, documents
+        self.start, self.count, self.rows, self.indices = start, count, rows, indices
         self.aligned = not isinstance(start, np.ndarray)
         self.full = not isinstance(count, np.ndarray)
         self.size: int = cast(int, count) if self.full else int(cast(np.ndarray, count).max(initial=0))
@@ -126,11 +126,16 @@ class Numbers:
             within = np.arange(R) if units.finer is None else rows_within(units.finer, rows)
             columns.append(np.stack(np.broadcast_arrays(units.start, units.count, rows, within)))
             sizes.append(R)
-        packed = torch.from_numpy(np.concatenate(columns, 1).astype(np.int64, copy=False))
-        if device.type == "cuda":
-            packed = packed.pin_memory()
-        parts = packed.to(device, non_blocking=True).split(sizes, 1)
+        parts = upload(np.concatenate(columns, 1), device).split(sizes, 1)
         self._parts = {id(units): tuple(part.unbind(0)) for units, part in zip(self.levels, parts, strict=True)}
+
+
+def upload(numbers: np.ndarray, device: torch.device) -> Tensor:
+    """As int64 on the device, which nobody waits for."""
+    packed = torch.from_numpy(numbers.astype(np.int64, copy=False))
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    return packed.to(device, non_blocking=True)
 
 
 class Clock:

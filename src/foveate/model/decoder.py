@@ -97,7 +97,7 @@ class Decoder(nn.Module):
                 return self._take_step(x_BTD, cache, self.compiled_step)
         clock: Clock | PackedClock
         if documents is not None:
-            clock = PackedClock(documents)
+            clock = PackedClock(documents, self.spec)
         else:
             clock = Clock(cache.lengths if cache is not None else 0, new, self.spec.strides, self.whole_batches)
         tokens = clock.units(1)

@@ -6,12 +6,38 @@ longest of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from foveate.model.clock import upload
+
+Name = tuple[str | int, ...]  # of what an index says, of the strides between which it leads
+
+
+class Indices:
+    """Index arrays of a call, taken to the device together when the first is asked for."""
+
+    def __init__(self, arrays: Mapping[Name, np.ndarray]) -> None:
+        self._arrays = arrays
+        self._parts: dict[Name, Tensor] = {}
+
+    def bundles(self, stride: int, device: torch.device) -> list[Tensor]:
+        """Of a level, documents of like length as rows: see ``Documents.of_like_length``."""
+        return [part for name, part in self.on(device).items() if name[:2] == ("bundle", stride)]
+
+    def on(self, device: torch.device) -> Mapping[Name, Tensor]:
+        if not self._parts:
+            arrays = self._arrays.values()
+            flat = upload(np.concatenate([array.ravel() for array in arrays]), device)
+            parts = flat.split([array.size for array in arrays])
+            self._parts = {
+                name: part.view(array.shape) for (name, array), part in zip(self._arrays.items(), parts, strict=True)
+            }
+        return self._parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +70,16 @@ class Documents:
         number = np.arange(len(document)) - np.repeat(self.count.cumsum() - self.count, self.count)
         return document, number, self.row[document] * self.size + self.first[document] + number
 
-    def members(self, coarse: Documents, device: torch.device) -> Tensor:
+    def members(self, coarse: Documents) -> np.ndarray:
         """[B, S · k]: the columns of the finer units that make each of the ``coarse`` ones."""
         k = coarse.stride // self.stride
         document, number, place = coarse.units()
         column = np.zeros((len(self.per_row) * coarse.size, k), dtype=np.int64)
         column[place] = (self.first[document] + number * k)[:, None] + np.arange(k)
-        return torch.from_numpy(column.reshape(len(self.per_row), -1)).to(device)
+        return column.reshape(len(self.per_row), -1)
 
-    def shown(self, coarse: Documents, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each finer unit, [B, S] each: the column after that of the newest ``coarse`` unit complete with it, 0
+    def shown(self, coarse: Documents) -> np.ndarray:
+        """Of each finer unit, [3, B, S]: the column after that of the newest ``coarse`` unit complete with it, 0
         before there is one; the first such column of its document; how far past that unit it is, 0 … k - 1."""
         k = coarse.stride // self.stride
         document, number, place = self.units()
@@ -62,8 +88,7 @@ class Documents:
         found[0, place] = np.where(complete > 0, coarse.first[document] + complete, 0)
         found[1, place] = coarse.first[document] + 1
         found[2, place] = (number + 1) % k
-        after, first, past = torch.from_numpy(found.reshape(3, len(self.per_row), -1)).to(device).unbind(0)
-        return after, first, past
+        return found.reshape(3, len(self.per_row), -1)
 
     def of_like_length(self) -> Iterator[tuple[int, np.ndarray]]:
         """Documents as rows: [n, L] places in the flattened batch, and L. A shorter one repeats its last unit."""

@@ -19,7 +19,7 @@ from foveate.backends import compute_dtype
 from foveate.model.attention import Heads, Metadata, make_heads
 from foveate.model.buffer import Buffer
 from foveate.model.clock import Units
-from foveate.model.documents import Documents
+from foveate.model.documents import Indices
 from foveate.model.rotary import Rotary
 from foveate.model.streams import Trace
 
@@ -150,19 +150,18 @@ class Stack(nn.Module):
 
     def _metadata(self, x_RSD: Tensor, units: Units, buffer: Buffer | None, batch: int) -> Metadata | PackedMetadata:
         dtype = compute_dtype(x_RSD)
-        if units.documents is not None:
-            return self._packed(units.documents, x_RSD, dtype)
+        if units.indices is not None:
+            return self._packed(units.indices, x_RSD, dtype)
         place = None if buffer is None else buffer.reserve(units, batch, dtype, x_RSD.device)
         return self._checked(self._heads.prepare(units, buffer, place, self.rotary, x_RSD, dtype))
 
-    def _packed(self, documents: Documents, x_RSD: Tensor, dtype: torch.dtype) -> PackedMetadata:
-        device, places, bundles = x_RSD.device, [], []
-        for longest, places_nL in documents.of_like_length():
-            rows = x_RSD.new_empty(len(places_nL), longest, 0)
-            metadata = self._heads.prepare(Units(0, longest), None, None, self.rotary, rows, dtype)
-            bundles.append((torch.from_numpy(places_nL).to(device), self._checked(metadata)))
-            places.append(places_nL)
-        return PackedMetadata(bundles=tuple(bundles), places=torch.from_numpy(documents.places_of(places)).to(device))
+    def _packed(self, indices: Indices, x_RSD: Tensor, dtype: torch.dtype) -> PackedMetadata:
+        bundles = []
+        for places_nL in indices.bundles(self.stride, x_RSD.device):
+            rows = x_RSD.new_empty(*places_nL.shape, 0)
+            metadata = self._heads.prepare(Units(0, rows.shape[1]), None, None, self.rotary, rows, dtype)
+            bundles.append((places_nL, self._checked(metadata)))
+        return PackedMetadata(bundles=tuple(bundles), places=indices.on(x_RSD.device)["places", self.stride])
 
     def _checked(self, metadata: Metadata) -> Metadata:
         return replace(metadata, checkpointed=True) if self.gradient_checkpointing and self.training else metadata

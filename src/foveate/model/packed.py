@@ -14,17 +14,21 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 from foveate.model.clock import Units
-from foveate.model.documents import Documents
+from foveate.model.documents import Documents, Indices, Name
+from foveate.spec import Expand, HierarchySpec, Pool
 
 
 class PackedClock:
     """The units of all levels of rows that hold several documents, which ``documents`` [B, T] numbers.
 
+    Attributes:
+        indices: all that the steps of the walk need on the device.
+
     Raises:
         FoveateError: a number falls along a row.
     """
 
-    def __init__(self, documents: Tensor) -> None:
+    def __init__(self, documents: Tensor, spec: HierarchySpec) -> None:
         ids_BT = documents.detach().cpu().numpy()
         steps = np.diff(ids_BT, axis=1)
         if (steps < 0).any():
@@ -39,14 +43,27 @@ class PackedClock:
         ends[np.append(self._row[1:] != self._row[:-1], True)] = ids_BT.shape[1]
         self._tokens = ends - self._column
         self._rows = len(ids_BT)
+        self._documents = {stride: self._at(stride) for stride in spec.strides}
         self._units: dict[int, Units] = {}
+        arrays: dict[Name, np.ndarray] = {}
+        for step in spec.steps:
+            at = self._documents[step.stride]
+            if isinstance(step, Pool):
+                arrays["members", step.source, step.stride] = self._documents[step.source].members(at)
+            elif isinstance(step, Expand):
+                arrays["shown", step.source, step.stride] = at.shown(self._documents[step.source])
+            elif step.layers and at.size:
+                bundles = [places_nL for _, places_nL in at.of_like_length()]
+                arrays |= {("bundle", step.stride, number): places_nL for number, places_nL in enumerate(bundles)}
+                arrays["places", step.stride] = at.places_of(bundles)
+        self.indices = Indices(arrays)
 
     def units(self, stride: int) -> Units:
         if stride not in self._units:
-            documents = self._at(stride)
+            documents = self._documents[stride]
             per_row = documents.per_row
             alike = bool((per_row == per_row[0]).all())
-            self._units[stride] = Units(0, documents.size if alike else per_row, documents=documents)
+            self._units[stride] = Units(0, documents.size if alike else per_row, indices=self.indices)
         return self._units[stride]
 
     def _at(self, stride: int) -> Documents:

@@ -61,8 +61,8 @@ class Downsample(nn.Module):
     def _group(self, x_RTD: Tensor, fine: Units, coarse: Units, buffer: Buffer | None) -> Tensor:
         """Members of the groups that complete, [Q, S, k, D]."""
         k, S, device = self.factor, coarse.size, x_RTD.device
-        if fine.documents is not None and coarse.documents is not None:
-            column = fine.documents.members(coarse.documents, device)
+        if fine.indices is not None:
+            column = fine.indices.on(device)["members", self.fine.stride, self.coarse.stride]
             return x_RTD[torch.arange(len(column), device=device)[:, None], column].unflatten(1, (S, k))
         row_Q = coarse.rows_within_finer(device)
         if fine.aligned:
@@ -142,8 +142,8 @@ class Upsample(nn.Module):
     def _shown(self, new_QSPD: Tensor | None, fine: Units, coarse: Units, buffer: Buffer | None, R: int) -> Tensor:
         """What each finer unit is shown, [R or 1, T, D]."""
         k, T, device = self.factor, fine.size, self.start.device
-        if fine.documents is not None and coarse.documents is not None:
-            after, _, past = fine.documents.shown(coarse.documents, device)
+        if fine.indices is not None:
+            after, _, past = fine.indices.on(device)["shown", self.coarse.stride, self.fine.stride]
             return self._at(self._with_new(self.start.expand(R, 1, -1, -1), new_QSPD, coarse), after, past)
         if not fine.aligned:
             shown_RSPD = self._with_new(self._last(fine, buffer, R), new_QSPD, coarse)
@@ -187,6 +187,7 @@ class Lookup(nn.Module):
     def __init__(self, fine: spec.Level, coarse: spec.Level, eps: float) -> None:
         super().__init__()
         self.heads, self.width = fine.heads, fine.width
+        self.index = ("shown", coarse.stride, fine.stride)  # of documents in packed rows
         self.query_norm = nn.RMSNorm(fine.width, eps)
         self.q_proj = nn.Linear(fine.width, fine.width, bias=False)
         self.kv_proj = nn.Linear(coarse.width, 2 * fine.width, bias=False)
@@ -220,8 +221,8 @@ class Lookup(nn.Module):
         """[R or 1, 1, T, L]; the learned unit is the first."""
         device = self.start_unit.device
         unit = torch.arange(L, device=device)
-        if fine.documents is not None and coarse.documents is not None:
-            after, first, _ = (part[:, None, :, None] for part in fine.documents.shown(coarse.documents, device))
+        if fine.indices is not None:
+            after, first, _ = fine.indices.on(device)[self.index][:, :, None, :, None]
             return (unit == 0) | ((unit >= first) & (unit <= after))
         visible = unit <= ((fine.positions(device) + 1) // k)[..., None]
         return visible[None, None] if fine.aligned else visible[:, None]

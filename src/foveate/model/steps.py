@@ -56,7 +56,7 @@ class StepUnits(Units):
         self, start_B: Tensor, count_B: Tensor | None, size: int, longest: int, opening: frozenset[int]
     ) -> None:
         self._start_B, self._count_B, self.size, self.longest = start_B, count_B, size, longest
-        self.rows = self.documents = None
+        self.rows = self.indices = None
         self.aligned = self.fresh = False
         self.full = count_B is None
         self._opening = opening
