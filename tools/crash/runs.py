@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from foveate.loading.manifest import checkpoint_steps, find_damage
 from foveate.train.metrics import read_metrics
 
-CLOCK = ("elapsed", "tokens_per_s")
+CLOCK = ("elapsed", "tokens_per_s", "memory_bytes")  # what no two runs have alike
 STEP_TOKENS = 8 * 64
 KINDS = ("model", "optimizer", "process")
 
