@@ -1,6 +1,6 @@
 """axe-core's rules on every view, as it begins, with results, with a mistake, in both themes.
 
-It is the one that axe-core-python brings, or, newer, ``npm install --no-save axe-core``'s; ``FOVEATE_AXE`` names another file.
+It is the one of axe-core-python or, newer, of ``npm install --no-save axe-core``; ``FOVEATE_AXE`` names another file.
 """
 
 from __future__ import annotations
